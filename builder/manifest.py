@@ -1,0 +1,93 @@
+"""`trtbuild.json`, the manifest in every artifact: what made it, from what, and its files.
+
+It is what makes a finished stage recognisable: same kind, versions, source and options mean
+the same bytes, so the stage is skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builder.errors import ArtifactError
+
+NAME = "trtbuild.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of an artifact: its size and the SHA-256 of its bytes, in hex."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an artifact is.
+
+    `kind` is "checkpoint", "engine" or "repository"; `made_by` maps tools to versions; `source`
+    identifies the input; `options` is every setting that changed the bytes; `about` holds facts
+    worth showing (they follow from the rest and don't take part in recognition).
+    """
+
+    kind: str
+    made_by: dict[str, str]
+    source: dict[str, Any]
+    options: dict[str, Any]
+    about: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Equal keys mean equal bytes."""
+        parts = [FORMAT, self.kind, self.made_by, self.source, self.options]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Write it to `folder`."""
+        (folder / NAME).write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n")
+
+
+def read(folder: Path, kind: str | None = None) -> Manifest:
+    """The manifest of the artifact in `folder`.
+
+    Raises ArtifactError when there is none, when it can't be read, or when it isn't of `kind`.
+    """
+    path = folder / NAME
+    try:
+        fields = json.loads(path.read_text())
+        if fields.pop("format") != FORMAT:
+            raise ValueError("another format version")
+        files = {name: FileEntry(**entry) for name, entry in fields.pop("files").items()}
+        manifest = Manifest(**fields, files=files)
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{folder} is not a trtbuild artifact",
+            found=f"no {NAME} in it" if folder.is_dir() else "no such folder",
+            do="make it with trtbuild convert, build or repo",
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} can't be read", found=str(error), do="make the artifact again"
+        ) from error
+    if kind is not None and manifest.kind != kind:
+        raise ArtifactError(f"{folder} is not a {kind}", found=f"a {manifest.kind}")
+    return manifest
+
+
+def identity(source: Path) -> dict[str, Any]:
+    """What tells one input from another without reading its weights.
+
+    An artifact is known by its manifest (which holds the digest of every file); a model folder
+    or file, as make does it, by the sizes and modification times of its files.
+    """
+    manifest = source / NAME
+    if manifest.is_file():
+        return {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.is_file())
+    return {"files": {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files}}
