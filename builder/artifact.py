@@ -68,6 +68,22 @@ def finished(out: Path, wanted: Manifest) -> Manifest | None:
     return found if whole and found.key == wanted.key else None
 
 
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Read every file of an artifact back; raise ArtifactError for the first that has changed."""
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(
+                f"{folder} is not whole", found=f"no {name}", do=f"make the {manifest.kind} again"
+            )
+        if path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256:
+            raise ArtifactError(
+                f"{path} has changed since it was written",
+                found="another size or digest",
+                do=f"make the {manifest.kind} again",
+            )
+
+
 @contextmanager
 def stage(out: Path, manifest: Manifest) -> Iterator[Staging]:
     """Write an artifact: yields the staging folder; on success it takes the place of `out`.
@@ -106,6 +122,19 @@ def writing(out: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             do = f"free some space or {do}"
         raise OutputError(f"can't write {out}", found=os.strerror(error.errno), do=do) from error
+
+
+def require_space(place: Path, needed_bytes: int) -> None:
+    """Refuse to begin what can't end: raises OutputError when the disk at `place` is too full."""
+    while not place.exists():
+        place = place.parent
+    free_bytes = shutil.disk_usage(place).free
+    if free_bytes < needed_bytes:
+        raise OutputError(
+            f"not enough space at {place}",
+            found=f"{free_bytes / 1e9:.2f} GB free where {needed_bytes / 1e9:.2f} GB are needed",
+            do="free some space or choose another place with -o",
+        )
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -1,0 +1,45 @@
+"""Qwen2 and Qwen2.5: q, k and v have a bias, always; the output projection never has.
+
+Config fields: TensorRT-LLM's `QWenConfig.from_hugging_face`.
+"""
+
+from __future__ import annotations
+
+from builder.families.llama import (
+    ATTENTION,
+    CONFIG,
+    EMBEDDINGS,
+    MLP,
+    NORMS,
+    QKV_BIAS_PARTS,
+    UNUSED,
+)
+from builder.families.table import Constant, Family, Row, Split
+
+QWEN_CONFIG: dict[str, str | Constant] = {
+    **CONFIG,
+    "mlp_bias": Constant(value=False),
+    "seq_length": Constant(value=8192),
+    "use_logn_attn": Constant(value=False),
+}
+
+QWEN2 = Family(
+    architectures=("Qwen2ForCausalLM",),
+    rows=(
+        *EMBEDDINGS,
+        *NORMS,
+        *ATTENTION,
+        Row(
+            name="transformer.layers.{i}.attention.qkv.bias",
+            parts=QKV_BIAS_PARTS,
+            split=Split.HEADS,
+        ),
+        *MLP,
+    ),
+    config={
+        **QWEN_CONFIG,
+        "attn_bias": Constant(value=True),
+        "qwen_type": Constant(value="qwen2"),
+    },
+    unused=UNUSED,
+)

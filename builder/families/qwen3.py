@@ -1,0 +1,38 @@
+"""Qwen3's dense models: no attention bias, an RMS norm over each head of q and k.
+
+TensorRT-LLM's class can't have an attention bias (no published model has): one that does is
+refused for its leftover tensors.
+"""
+
+from __future__ import annotations
+
+from builder.families.llama import ATTENTION, EMBEDDINGS, MLP, NORMS, UNUSED
+from builder.families.qwen2 import QWEN_CONFIG
+from builder.families.table import Constant, Family, Part, Row, Split
+
+QWEN3 = Family(
+    architectures=("Qwen3ForCausalLM",),
+    rows=(
+        *EMBEDDINGS,
+        *NORMS,
+        *ATTENTION,
+        Row(
+            name="transformer.layers.{i}.attention.q_layernorm.weight",
+            parts=(Part("model.layers.{i}.self_attn.q_norm.weight", ("d",)),),
+            split=Split.COPY,
+        ),
+        Row(
+            name="transformer.layers.{i}.attention.k_layernorm.weight",
+            parts=(Part("model.layers.{i}.self_attn.k_norm.weight", ("d",)),),
+            split=Split.COPY,
+        ),
+        *MLP,
+    ),
+    config={
+        **QWEN_CONFIG,
+        "attn_bias": Constant(value=False),
+        "qk_layernorm": Constant(value=True),
+        "qwen_type": Constant(value="qwen3"),
+    },
+    unused=UNUSED,
+)

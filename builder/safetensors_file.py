@@ -1,0 +1,158 @@
+"""Our own reader and writer of safetensors files, because a converter needs byte ranges.
+
+The format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a
+JSON header `{name: {dtype, shape, data_offsets: [begin, end]}}`, then the tensors' bytes, without
+holes. Reading is a memory map; writing streams, with the header first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from builder.dtypes import NUMPY, SAFETENSORS_CODES, Array
+from builder.errors import CorruptFileError
+
+HEADER_LIMIT_BYTES = 100_000_000
+"""The reference implementation's limit; a larger length means another kind of file."""
+
+BLOCK_BYTES = 1 << 24
+"""How much of a tensor is handed on at once."""
+
+_AGAIN = "download or save the file again"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredTensor:
+    """One tensor of a mapped file; nothing is read until it is asked for."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    """Offset of the first byte in the file."""
+    map: mmap.mmap
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * NUMPY[self.dtype].itemsize
+
+    def data(self) -> memoryview:
+        """The raw little-endian bytes in the map: zero-copy and read-only."""
+        return memoryview(self.map)[self.begin : self.begin + self.nbytes]
+
+    def numpy(self) -> Array:
+        """A read-only view, shape `shape`, dtype `NUMPY[dtype]` (ml_dtypes for bfloat16)."""
+        return np.frombuffer(self.data(), NUMPY[self.dtype]).reshape(self.shape)
+
+    def blocks(self) -> Iterator[Array]:
+        """Consecutive flat views of up to BLOCK_BYTES; pages already handed on are let go.
+
+        Without letting them go, a whole model would count as resident by the end of a copy.
+        """
+        flat = self.numpy().reshape(-1)
+        step = BLOCK_BYTES // flat.itemsize
+        for start in range(0, flat.size, step):
+            yield flat[start : start + step]
+            self._let_go(self.begin + start * flat.itemsize, step * flat.itemsize)
+
+    def _let_go(self, begin: int, size: int) -> None:
+        first = begin - begin % mmap.PAGESIZE
+        self.map.madvise(mmap.MADV_DONTNEED, first, min(size, len(self.map) - first))
+
+
+def read(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file in the order of their bytes.
+
+    Raises CorruptFileError, naming the file and, if any, the tensor, for everything that
+    doesn't fit: a truncated file, a foreign header, sizes or offsets that don't add up.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size < 10:
+            _corrupt(path, f"{size} bytes")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start, header = _header(path, mapped)
+    header.pop("__metadata__", None)
+    tensors = [_tensor(path, name, entry, start, mapped) for name, entry in header.items()]
+    tensors.sort(key=lambda tensor: (tensor.begin, tensor.nbytes))
+    _check_layout(path, tensors, start, size)
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def _header(path: Path, mapped: mmap.mmap) -> tuple[int, dict[str, Any]]:
+    length = int.from_bytes(mapped[:8], "little")
+    if length > HEADER_LIMIT_BYTES:
+        _corrupt(path, f"a header length of {length} bytes")
+    if 8 + length > len(mapped):
+        _corrupt(path, f"{len(mapped)} bytes where the header alone takes {8 + length}")
+    try:
+        header = json.loads(mapped[8 : 8 + length], object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        _corrupt(path, f"a header that isn't JSON ({error})")
+    if not isinstance(header, dict):
+        _corrupt(path, "a header that isn't a JSON object")
+    return 8 + length, header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(fields := dict(pairs)) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return fields
+
+
+def _tensor(path: Path, name: str, entry: Any, start: int, mapped: mmap.mmap) -> StoredTensor:
+    try:
+        code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begin, end]
+    except (KeyError, TypeError, ValueError):
+        _corrupt(path, "no dtype, shape and data_offsets", name)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        _corrupt(path, f"shape {shape}, data_offsets [{begin}, {end}]", name)
+    if code not in SAFETENSORS_CODES:
+        _corrupt(path, f"dtype {code!r}", name, do=f"known are {', '.join(SAFETENSORS_CODES)}")
+    tensor = StoredTensor(
+        name=name,
+        dtype=SAFETENSORS_CODES[code],
+        shape=tuple(shape),
+        begin=start + begin,
+        map=mapped,
+    )
+    if end - begin != tensor.nbytes:
+        _corrupt(path, f"{end - begin} bytes for {code} of shape {shape}", name)
+    return tensor
+
+
+def _check_layout(path: Path, tensors: list[StoredTensor], start: int, size: int) -> None:
+    """The tensors must follow one another without overlap or hole up to the end of the file."""
+    position = start
+    for tensor in tensors:
+        if tensor.begin + tensor.nbytes > size:
+            found = f"{size} bytes, {tensor.begin + tensor.nbytes} needed"
+            _corrupt(path, found, tensor.name, what="is truncated")
+        if tensor.begin != position:
+            kind = "overlaps the one before" if tensor.begin < position else "leaves a hole before"
+            _corrupt(path, f"a tensor that {kind}", tensor.name)
+        position += tensor.nbytes
+    if position != size:
+        _corrupt(path, f"{size - position} bytes after the last tensor")
+
+
+def _corrupt(
+    path: Path,
+    found: str,
+    tensor: str | None = None,
+    *,
+    what: str = "is not a valid safetensors file",
+    do: str = _AGAIN,
+) -> NoReturn:
+    where = f" (tensor {tensor})" if tensor else ""
+    raise CorruptFileError(f"{path} {what}{where}", found=found, do=do)

@@ -1,0 +1,38 @@
+"""What a decoder-only language model is, in one plain record, whatever folder it came from.
+
+The attributes bear the names of TensorRT-LLM's checkpoint config, so that a family table and a
+checkpoint's `config.json` are read with the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A model's hyperparameters. Sizes are counts of elements, tokens, layers or heads."""
+
+    architecture: str
+    """Hugging Face's `architectures[0]`, for example "LlamaForCausalLM"."""
+    dtype: str
+    """What the model was published in: "float32", "float16" or "bfloat16"."""
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_size: int
+    max_position_embeddings: int
+    norm_epsilon: float
+    hidden_act: str
+    rotary_base: float
+    rotary_scaling: dict[str, Any] | None = None
+    """Hugging Face's rope scaling with its type under `rope_type`; None for plain RoPE."""
+    tie_word_embeddings: bool = False
+    attn_bias: bool = False
+    mlp_bias: bool = False
+    sliding_window: int | None = None
+    """Tokens that every layer attends to, where that is less than max_position_embeddings."""

@@ -1,0 +1,40 @@
+"""A source model: its config, its tensors by their Hugging Face names, and the files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from builder.dtypes import Array
+from builder.source.config import ModelConfig
+
+
+class Tensor(Protocol):
+    """A tensor that is read only when asked for."""
+
+    @property
+    def dtype(self) -> str:
+        """What `blocks` gives: a name of `builder.dtypes`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As Hugging Face has it: linear weights are [out, in]."""
+
+    def blocks(self) -> Iterator[Array]:
+        """Consecutive flat pieces in C order, each small beside a large tensor."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A model that can be converted.
+
+    `files` are the tokenizer's and the generation config, by name; a value gives the bytes when
+    called.
+    """
+
+    path: Path
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]
+    files: Mapping[str, Callable[[], bytes]]

@@ -1,0 +1,1 @@
+"""The targets of `build`: each turns a checkpoint and limits into an engine folder."""

@@ -1,0 +1,179 @@
+"""Target `openvino`: a checkpoint becomes an OpenVINO model that our executor runs on a CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from builder import artifact
+from builder.checkpoint import Checkpoint
+from builder.errors import ArtifactError, MissingToolError
+from builder.limits import TOKENS_PER_BLOCK, LimitOptions, Limits, plan
+from builder.manifest import Manifest, identity, read
+
+MODEL_FILES = ("openvino_model.xml", "openvino_model.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Need:
+    """Something that the graph takes one way only: a config field, its values, and the reason."""
+
+    field: str
+    accepts: Callable[[Any], bool]
+    reason: str
+
+
+def _one_of(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: value in values
+
+
+def _rotary_scaling_known(value: Any) -> bool:
+    kind = (value or {}).get("rope_type", (value or {}).get("type", "default"))
+    return kind in ("default", "linear", "llama3")
+
+
+_NEEDS = (
+    _Need(
+        field="position_embedding_type",
+        accepts=_one_of("rope_gpt_neox"),
+        reason="only rotary positions in the GPT-NeoX layout",
+    ),
+    _Need(field="hidden_act", accepts=_one_of("silu", "swiglu"), reason="only the gated SiLU MLP"),
+    _Need(
+        field="rotary_scaling",
+        accepts=_rotary_scaling_known,
+        reason="only linear and llama3 scaling of rotary positions",
+    ),
+    _Need(field="rotary_pct", accepts=_one_of(None, 1.0), reason="only whole heads rotated"),
+    _Need(
+        field="dtype",
+        accepts=_one_of("float32", "float16", "bfloat16"),
+        reason="only plain weights",
+    ),
+)
+
+
+def build(
+    checkpoint: Path, out: Path, *, options: LimitOptions | None = None, name: str | None = None
+) -> Manifest:
+    """Write the engine folder: the model, its `config.json` in TensorRT-LLM's shape, the tokenizer.
+
+    `name` is what the model will be served as, by default what the checkpoint says. Does
+    nothing when `out` is already what it would write. Raises ArtifactError for a checkpoint that
+    is damaged or that this target can't run, LimitError for limits that can't hold,
+    MissingToolError without OpenVINO, OutputError when the folder can't be written.
+    """
+    source = Checkpoint.open(checkpoint)
+    limits = plan(source.config, options or LimitOptions())
+    _refuse_unsupported(source, limits)
+    wanted = _manifest(source, limits, name)
+    found = artifact.finished(out, wanted)
+    if found is not None:
+        return found
+    with artifact.stage(out, wanted) as staging:
+        _write_model(source, staging.path)
+        config = json.dumps(engine_config(source.config, limits), indent=2) + "\n"
+        (staging.path / "config.json").write_text(config)
+        for file in source.tokenizer_files:
+            shutil.copyfile(file, staging.path / file.name)
+    return read(out, "engine")
+
+
+def engine_config(config: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """An engine's `config.json`: TensorRT-LLM 1.2's `pretrained_config` and `build_config`.
+
+    The size of the KV cache stands where TensorRT-LLM looks for a model's runtime defaults.
+    """
+    cache = dict((config.get("runtime_defaults") or {}).get("kv_cache_config") or {})
+    cache["max_tokens"] = limits.kv_cache_tokens
+    return {
+        "version": "1.2.1",
+        "pretrained_config": {**config, "runtime_defaults": {"kv_cache_config": cache}},
+        "build_config": {
+            "max_input_len": limits.max_seq_len_tokens - 1,
+            "max_seq_len": limits.max_seq_len_tokens,
+            "max_batch_size": limits.max_batch_size,
+            "max_beam_width": 1,
+            "max_num_tokens": limits.max_num_tokens,
+            "kv_cache_type": "PAGED",
+            "gather_context_logits": False,
+            "gather_generation_logits": False,
+            "max_draft_len": 0,
+            "plugin_config": {
+                "remove_input_padding": True,
+                "context_fmha": True,
+                "use_paged_context_fmha": True,
+                "tokens_per_block": TOKENS_PER_BLOCK,
+            },
+        },
+    }
+
+
+def _manifest(source: Checkpoint, limits: Limits, name: str | None) -> Manifest:
+    try:
+        made_by = {"trtbuild": version("trtbuild"), "openvino": version("openvino")}
+    except PackageNotFoundError:
+        raise MissingToolError(
+            "the openvino target needs OpenVINO", do="pip install 'trtbuild[cpu]'"
+        ) from None
+    name = name or source.name
+    return Manifest(
+        kind="engine",
+        made_by=made_by,
+        source=identity(source.path),
+        options={"target": "openvino", "name": name, **asdict(limits)},
+        about={
+            "name": name,
+            "architecture": source.config["architecture"],
+            "dtype": source.config["dtype"],
+            "kv_cache_bytes": limits.kv_cache_bytes,
+        },
+    )
+
+
+def _refuse_unsupported(source: Checkpoint, limits: Limits) -> None:
+    config = source.config
+    for need in _NEEDS:
+        if not need.accepts(config.get(need.field)):
+            raise ArtifactError(
+                f"the openvino target can't run this checkpoint: {need.reason}",
+                found=f"{need.field} {config.get(need.field)!r}",
+                do="build it with --target tensorrt-llm",
+            )
+    if source.quant_algo is not None or source.world_size != 1:
+        raise ArtifactError(
+            "the openvino target runs one rank of plain weights",
+            found=f"quant_algo {source.quant_algo}, world size {source.world_size}",
+            do="convert the model again without quantization and with --tp 1 --pp 1",
+        )
+    window = config.get("sliding_window")
+    if window and window < limits.max_seq_len_tokens:
+        raise ArtifactError(
+            "the openvino target attends to whole sequences",
+            found=f"a sliding window of {window} tokens in sequences of "
+            f"{limits.max_seq_len_tokens}",
+            do=f"build with --max-seq-len {window} or less",
+        )
+
+
+def _write_model(source: Checkpoint, folder: Path) -> None:
+    import openvino
+
+    from builder.targets.openvino_graph import build_graph
+
+    tensors = source.tensors()
+    artifact.require_space(folder, sum(tensor.nbytes for tensor in tensors.values()))
+    try:
+        graph = build_graph(source.config, tensors)
+    except KeyError as error:
+        raise ArtifactError(
+            f"{source.path} is not a whole checkpoint",
+            found=f"no {error.args[0]}",
+            do="make the checkpoint again",
+        ) from error
+    openvino.save_model(graph, folder / MODEL_FILES[0], compress_to_fp16=False)
