@@ -1,0 +1,195 @@
+"""Every model's tensors and parameters, as data, so that upstream's Triton clients fit ours.
+
+The table is `tensors.json`. A tensor there is `TYPE[dims]` and its flags: `optional`, `scalar`
+(one value a request, which Triton reshapes from [batch, 1] to [batch]) and `ragged` (requests of
+different lengths may share a batch). The type `logits` is the engine's own.
+Names, types and shapes are those of NVIDIA's `all_models/inflight_batcher_llm`, TensorRT-LLM 1.2;
+`DIFFERENCES` says where, and why, ours aren't.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
+LOGITS = "logits"
+
+_TABLE = Path(__file__).with_name("tensors.json")
+_SPEC = re.compile(r"(?P<dtype>\w+)\[(?P<dims>[-\d,]*)\](?P<flags>( optional| scalar| ragged)*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One input or output; `dims` leave out the batch, -1 is any length."""
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+    scalar: bool = False
+    ragged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of an ensemble: the step's own tensor names to the ensemble's."""
+
+    model: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelContract:
+    """What a model of the repository takes and gives, and the parameters it knows."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    parameters: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One place where our repository isn't upstream's template, and why."""
+
+    model: str
+    where: str
+    upstream: str
+    ours: str
+    why: str
+
+
+DIFFERENCES = (
+    Difference(
+        model="ensemble",
+        where="output kv_cache_alloc_total_blocks",
+        upstream="declared twice",
+        ours="declared once",
+        why="a slip upstream; Triton keeps one",
+    ),
+    Difference(
+        model="tensorrt_llm, ensemble",
+        where="type of draft_logits, context_logits, generation_logits",
+        upstream="filled in by hand",
+        ours="the engine's logits type",
+        why="another type than the engine's is refused by its backend",
+    ),
+    Difference(
+        model="tensorrt_llm",
+        where="type of encoder_input_features, prompt_embedding_table",
+        upstream="filled in by hand",
+        ours="FP16",
+        why="the ensemble, also upstream's, passes FP16",
+    ),
+    Difference(
+        model="tensorrt_llm",
+        where="backend",
+        upstream="tensorrtllm or python",
+        ours="tensorrtllm",
+        why="the launcher provides a backend of that name where NVIDIA's isn't there",
+    ),
+    Difference(
+        model="all",
+        where="parameters without a value",
+        upstream="left as ${name}",
+        ours="left out",
+        why="both mean unset; an absent one can't be read as a value",
+    ),
+    Difference(
+        model="all",
+        where="paths in parameters",
+        upstream="absolute",
+        ours="relative to the repository",
+        why="a repository can be moved, mounted and copied",
+    ),
+    Difference(
+        model="preprocessing",
+        where="images, videos, a decoder's own prompt",
+        upstream="processed",
+        ours="refused, by name",
+        why="the engines built here are decoders of text",
+    ),
+    Difference(
+        model="preprocessing",
+        where="ends of sequence",
+        upstream="one",
+        ours="all of generation_config.json: the first as end id, others as one-token stop words",
+        why="models that end a turn with another token than a text would never stop",
+    ),
+    Difference(
+        model="preprocessing",
+        where="BOS of a prompt that brings its own",
+        upstream="twice",
+        ours="once",
+        why="a second one makes the answers worse",
+    ),
+    Difference(
+        model="preprocessing",
+        where="DECODER_INPUT_ID, OUT_PROMPT_TABLE_EXTRA_IDS when nothing was given",
+        upstream="a pad id, zeros",
+        ours="empty",
+        why="the backend takes both for nothing given; empty says so",
+    ),
+    Difference(
+        model="postprocessing",
+        where="a space at the start of a response",
+        upstream="dropped by tokenizers in the manner of SentencePiece",
+        ours="kept",
+        why="a stream would lose its spaces",
+    ),
+    Difference(
+        model="postprocessing",
+        where="instances",
+        upstream="filled in by hand",
+        ours="1",
+        why="two instances reorder the responses of one stream",
+    ),
+)
+
+
+@cache
+def contract(model: str) -> ModelContract:
+    """The contract of `model`, one of MODELS."""
+    entry = _table()[model]
+    return ModelContract(
+        name=model,
+        inputs=_tensors(entry["inputs"]),
+        outputs=_tensors(entry["outputs"]),
+        parameters=tuple(entry.get("parameters", ())),
+        steps=tuple(
+            Step(model=step["model"], inputs=step["input_map"], outputs=step["output_map"])
+            for step in entry.get("steps", ())
+        ),
+    )
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(_TABLE.read_text())
+    return table
+
+
+def _tensors(specs: dict[str, str]) -> tuple[Tensor, ...]:
+    return tuple(_tensor(name, spec) for name, spec in specs.items())
+
+
+def _tensor(name: str, spec: str) -> Tensor:
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise ValueError(f"{_TABLE.name}: {name}: {spec!r} is not a tensor")
+    flags = match["flags"].split()
+    return Tensor(
+        name=name,
+        dtype=match["dtype"],
+        dims=tuple(int(dim) for dim in match["dims"].split(",")),
+        optional="optional" in flags,
+        scalar="scalar" in flags,
+        ragged="ragged" in flags,
+    )

@@ -1,0 +1,48 @@
+"""What /proc says of tritonserver and its Python stubs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+STUB = "triton_python_b"
+"""The stub's name as the kernel keeps it: its first 15 characters."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process: its id, its parent's, its name (15 characters at most) and its state."""
+
+    pid: int
+    parent: int
+    name: str
+    state: str
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended (and waits to be reaped)."""
+        return self.state in "ZX"
+
+
+def read(pid: int) -> Process | None:
+    """The process `pid`, or None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    head, _, tail = stat.rpartition(")")
+    state, parent = tail.split()[:2]
+    return Process(pid, int(parent), head.partition("(")[2], state)
+
+
+def children(parent: int) -> list[Process]:
+    """The processes whose parent is `parent`, dead ones included."""
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    found = (read(pid) for pid in pids)
+    return [process for process in found if process and process.parent == parent]
+
+
+def stubs(server: int) -> list[Process]:
+    """The Python stubs of the tritonserver `server`."""
+    return [process for process in children(server) if process.name == STUB]
