@@ -1,0 +1,1 @@
+"""The one seam to Triton: token ids in, token ids out."""

@@ -1,0 +1,1 @@
+"""The wire dialects: bytes to requests, events to bytes, nothing else."""

@@ -1,0 +1,1 @@
+"""Text on this side of Triton: templates, tokens, and back."""

@@ -1,0 +1,110 @@
+"""A served model's text side: requests to token ids and limits, and what its answers end with."""
+
+from __future__ import annotations
+
+import random
+
+from server.backend.base import NO_END_ID, GenerateRequest
+from server.config import ServedModel
+from server.errors import ContextLengthError, InvalidRequestError
+from server.protocol.request import ChatPrompt, Prompt, Sampling, TextPrompt, TextRequest
+from server.text.chat_template import load_chat_template
+from server.text.tokenizer import TextTokenizer
+
+_SEED_BITS = 64
+_GREEDY_BELOW = 1e-5
+"""A temperature or `top_p` too near to 0 to be told from it in 32 bits; as in vLLM."""
+
+
+class TextModel:
+    """Tokenizer and chat template of one served model, loaded once.
+
+    Raises UnusableTokenizerError when its folder can't be used.
+    """
+
+    def __init__(self, served: ServedModel, *, offload_chars: int) -> None:
+        self.served = served
+        self.tokenizer = TextTokenizer(served.tokenizer_dir, offload_chars=offload_chars)
+        self._template = load_chat_template(
+            served.tokenizer_dir, self.tokenizer.config, self.tokenizer.special_tokens
+        )
+
+    async def requests(self, request: TextRequest, request_id: str) -> list[GenerateRequest]:
+        """One request to the engine per prompt, every value explicit.
+
+        Raises InvalidRequestError, ContextLengthError when a prompt leaves no room.
+        """
+        made = []
+        for index, prompt in enumerate(request.prompts):
+            ids = await self._ids(prompt)
+            max_tokens = self._room(request, ids)
+            name = f"{request_id}-{index}" if len(request.prompts) > 1 else request_id
+            made.append(self._request(request, name, ids, max_tokens))
+        return made
+
+    async def _ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, ChatPrompt):
+            text = self._template.render(
+                prompt.messages,
+                add_generation_prompt=prompt.add_generation_prompt,
+                continue_final_message=prompt.continue_final_message,
+                variables=prompt.variables,
+            )
+            add = prompt.add_special_tokens
+            return await self.tokenizer.encode(text, add_special_tokens=add)
+        if isinstance(prompt, TextPrompt):
+            add = prompt.add_special_tokens
+            return await self.tokenizer.encode(prompt.text, add_special_tokens=add)
+        for token in prompt.ids:
+            if not 0 <= token < self.tokenizer.vocab_size:
+                raise InvalidRequestError(f"token id {token} is not the model's", param="prompt")
+        return list(prompt.ids)
+
+    def _room(self, request: TextRequest, ids: list[int]) -> int:
+        """How many tokens the answer may have: what was asked for, cut to what is left."""
+        param, context = request.prompt_param, self.served.max_seq_len
+        if not ids:
+            raise InvalidRequestError("the prompt has no tokens", param=param)
+        room = context - len(ids)
+        if room < 1:
+            raise ContextLengthError(
+                f"This model's maximum context length is {context} tokens. However, your {param} "
+                f"resulted in {len(ids)} tokens. Please reduce the length of the {param}.",
+                param=param,
+            )
+        wanted = request.limits.max_tokens
+        return room if wanted is None else min(wanted, room)
+
+    def _request(
+        self, request: TextRequest, request_id: str, ids: list[int], max_tokens: int
+    ) -> GenerateRequest:
+        sampling, limits = request.sampling, request.limits
+        eos_ids = () if limits.ignore_eos else self.tokenizer.eos_ids
+        end_id, *more = eos_ids or (NO_END_ID,)
+        greedy = _is_greedy(sampling)
+        return GenerateRequest(
+            request_id=request_id,
+            input_ids=ids,
+            max_tokens=max_tokens,
+            end_id=end_id,
+            stop_ids=tuple(dict.fromkeys((*more, *limits.stop_token_ids))),
+            temperature=None if greedy else sampling.temperature,
+            top_p=1.0 if greedy else sampling.top_p,
+            top_k=1 if greedy else sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            seed=_seed(sampling.seed),
+            min_tokens=min(limits.min_tokens, max_tokens),
+            log_probs=request.log_probs,
+        )
+
+
+def _is_greedy(sampling: Sampling) -> bool:
+    """`top_p` 0 keeps the likeliest token alone; the engine would take 0 for "off"."""
+    return sampling.temperature < _GREEDY_BELOW or sampling.top_p < _GREEDY_BELOW
+
+
+def _seed(seed: int | None) -> int:
+    """A seed as the engine's unsigned number; without one, each request gets its own."""
+    return random.getrandbits(_SEED_BITS) if seed is None else seed % (1 << _SEED_BITS)

@@ -1,0 +1,57 @@
+"""The real application on uvicorn and a loopback port, for real clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+from starlette.types import ASGIApp
+
+from server.app import create_app
+from server.backend.base import Backend
+from server.config import ServedModel, ServerConfig
+from server.run import serve
+
+MODEL = "tiny/model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveProxy:
+    """A running proxy and clients for it."""
+
+    url: str
+    openai: openai.AsyncOpenAI
+    http: httpx2.AsyncClient
+    stop: asyncio.Event
+    app: ASGIApp
+
+
+def config(folder: Path, *, max_seq_len: int = 256, **values: Any) -> ServerConfig:
+    """A config for tests: any free port."""
+    model = ServedModel(name=MODEL, tokenizer_dir=folder, max_seq_len=max_seq_len)
+    return ServerConfig(**{"triton_address": "127.0.0.1:1", "model": model, "port": 0, **values})
+
+
+@asynccontextmanager
+async def live_proxy(settings: ServerConfig, backend: Backend) -> AsyncIterator[LiveProxy]:
+    """Serve for the length of the context."""
+    app = create_app(settings, backend)
+    stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve(app, settings, stop=stop, listening=lambda host, port: address.set_result(port))
+    )
+    url = f"http://127.0.0.1:{await address}"
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    http = httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False)
+    try:
+        async with client, http:
+            yield LiveProxy(url=url, openai=client, http=http, stop=stop, app=app)
+    finally:
+        stop.set()
+        await asyncio.wait_for(serving, 30)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_triton import Send, answer, empty_final, failure, fake_triton
+from live_proxy import MODEL, config, live_proxy
+from small_tokenizers import byte_level, write_folder
+
+from server.app import create_app
+from server.backend.memory import MemoryBackend, Script
+from server.backend.triton import TritonBackend
+from server.run import run, serve
+
+TOKENIZER = byte_level()
+BODY: dict[str, Any] = {"model": MODEL, "prompt": "a", "max_tokens": 100}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("run"), TOKENIZER)
+
+
+async def test_a_drain_lets_running_answers_finish_and_takes_no_new_ones(folder: Path) -> None:
+    ids = TOKENIZER.encode("one two three", add_special_tokens=False).ids
+    backend = MemoryBackend(Script(messages=[[i] for i in ids], delay_seconds=0.05))
+    async with live_proxy(config(folder), backend) as proxy:
+        body = {**BODY, "stream": True}
+        async with proxy.http.stream("POST", "/v1/completions", json=body) as response:
+            lines = response.aiter_lines()
+            received = [await anext(lines)]
+            proxy.stop.set()
+            await asyncio.sleep(0.2)
+            port = int(proxy.url.rpartition(":")[2])
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=1)
+            received += [line async for line in lines]
+    assert received[-2:] == ["data: [DONE]", ""]
+    assert backend.cancelled == []
+
+
+async def test_a_drain_ends_in_time_whatever_runs(folder: Path) -> None:
+    backend = MemoryBackend(Script(messages=[[5]], hang=True))
+    settings = config(folder, drain_seconds=1)
+    async with live_proxy(settings, backend) as proxy:
+        asking = asyncio.create_task(proxy.http.post("/v1/completions", json=BODY))
+        while not backend.running:
+            await asyncio.sleep(0.01)
+        proxy.stop.set()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert len(backend.cancelled) == 1
+
+
+def test_an_address_in_use_is_an_error_that_can_be_told(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = config(folder, port=taken.getsockname()[1])
+        app = create_app(settings, MemoryBackend(Script(messages=[])))
+        with pytest.raises(OSError, match="in use"):
+            run(_serve(app, settings))
+
+
+async def _serve(app: Any, settings: Any) -> None:
+    await serve(app, settings, stop=asyncio.Event())
+
+
+async def test_a_request_goes_all_the_way_to_triton_and_back(folder: Path) -> None:
+    ids = TOKENIZER.encode("Köln 😀 fox", add_special_tokens=False).ids
+
+    async def behave(request: Any, send: Send) -> None:
+        for token in ids:
+            await send(answer([token]))
+        await send(empty_final())
+
+    async with fake_triton(behave) as triton:
+        settings = config(folder, triton_address=triton.address)
+        async with live_proxy(settings, TritonBackend(settings)) as proxy:
+            assert (await proxy.http.get("/health")).status_code == 200
+            whole = await proxy.openai.completions.create(**BODY)
+            stream = await proxy.openai.completions.create(**BODY, stream=True)
+            pieces = [chunk.choices[0].text async for chunk in stream]
+    assert whole.choices[0].text == "".join(pieces) == "Köln 😀 fox"
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == len(ids)
+
+
+async def test_a_client_that_leaves_frees_tritons_slot_within_one_step(folder: Path) -> None:
+    async def behave(_: Any, send: Send) -> None:
+        await send(answer([5]))
+        await asyncio.Event().wait()
+
+    async with fake_triton(behave) as triton:
+        settings = config(folder, triton_address=triton.address)
+        async with live_proxy(settings, TritonBackend(settings)) as proxy:
+            for stream in (False, True):
+                triton.cancellation.clear()
+                body = {**BODY, "stream": stream}
+                asking = asyncio.create_task(proxy.http.post("/v1/completions", json=body))
+                while len(triton.requests) <= stream:
+                    await asyncio.sleep(0.01)
+                asking.cancel()
+                await asyncio.wait_for(triton.cancellation.wait(), 2)
+
+
+async def test_a_triton_that_is_away_is_503_at_once_and_serves_again_when_back(
+    folder: Path,
+) -> None:
+    async def behave(_: Any, send: Send) -> None:
+        await send(answer(TOKENIZER.encode("x", add_special_tokens=False).ids, final=True))
+
+    async with fake_triton(behave) as triton:
+        address = triton.address
+    settings = config(folder, triton_address=address)
+    async with live_proxy(settings, TritonBackend(settings)) as proxy:
+        away = await asyncio.wait_for(proxy.http.post("/v1/completions", json=BODY), 2)
+        assert away.status_code == 503
+        assert (await proxy.http.get("/health")).status_code == 503
+        async with fake_triton(behave, port=int(address.rpartition(":")[2])):
+            for _ in range(100):
+                if (await proxy.http.get("/health")).status_code == 200:
+                    break
+                await asyncio.sleep(0.05)
+            back = await proxy.http.post("/v1/completions", json=BODY)
+    assert back.json()["choices"][0]["text"] == "x"
+
+
+async def test_what_triton_says_in_words_reaches_the_client(folder: Path) -> None:
+    async def behave(_: Any, send: Send) -> None:
+        await send(failure("Exceeds maximum queue size"))
+
+    async with fake_triton(behave) as triton:
+        settings = config(folder, triton_address=triton.address)
+        async with live_proxy(settings, TritonBackend(settings)) as proxy:
+            full = await proxy.http.post("/v1/completions", json=BODY)
+    assert full.status_code == 429
+    assert full.json()["error"]["message"] == "Exceeds maximum queue size"
