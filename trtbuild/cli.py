@@ -1,0 +1,75 @@
+"""`trtbuild`: finds the command's file, reads settings, and turns errors into one line."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from builder.errors import TrtbuildError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COMMANDS = ("convert", "build", "repo", "serve", "up", "inspect", "check")
+"""Each is the function of its name in the module `trtbuild.commands.NAME`."""
+
+
+class _Commands(click.Group):
+    """Loads a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the pipeline."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command `name`, or None."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"trtbuild.commands.{name}"), name)
+        return command
+
+
+def _settings(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Lay a TOML file under the commands' options: `[build]` `max_batch_size = 8`."""
+    if path is None:
+        return
+    try:
+        ctx.default_map = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.BadParameter(f"{path} is not a TOML file: {error}") from error
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"auto_envvar_prefix": "TRTBUILD", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="trtbuild")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_settings,
+    help="TOML file with a table of options for each command.",
+)
+def trtbuild() -> None:
+    """A language model in, an OpenAI-compatible endpoint on Triton out.
+
+    Every option can be set by a flag, else by the environment (TRTBUILD_BUILD_MAX_BATCH_SIZE),
+    else in the --config file.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; exits 0 when done, 1 when it failed, 2 when misused."""
+    try:
+        return trtbuild.main(arguments, prog_name="trtbuild")
+    except TrtbuildError as error:
+        click.echo(f"trtbuild: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,46 @@
+"""What commands show: results on stdout, progress and events on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from builder.manifest import Manifest
+from builder.progress import Progress, silent
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Progress]:
+    """A progress bar on stderr while the body runs; nothing where stderr isn't a terminal."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def report(path: Path, manifest: Manifest, *, as_json: bool) -> None:
+    """Say what an artifact is: a line, or everything as JSON."""
+    if as_json:
+        click.echo(json.dumps({"path": str(path), **asdict(manifest)}, indent=2))
+        return
+    size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+    facts = [str(manifest.about[key]) for key in ("architecture", "dtype") if key in manifest.about]
+    click.echo(f"{manifest.kind}: {path} ({', '.join([*facts, f'{size_bytes / 1e6:,.0f} MB'])})")
+
+
+def say(line: str) -> None:
+    """An event, on stderr."""
+    click.echo(line, err=True)
