@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from builder.manifest import Manifest
+from builder.manifest import NAME, Manifest
 from builder.progress import Progress, silent
 
 
@@ -31,14 +31,31 @@ def progress_bar(label: str) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def report(path: Path, manifest: Manifest, *, as_json: bool) -> None:
+def stage(
+    label: str, out: Path, step: Callable[[Progress], Manifest], *, as_json: bool = False
+) -> None:
+    """Run a stage that writes the artifact `out`, and say what came of it."""
+    before = _stamp(out)
+    with progress_bar(label) as progress:
+        manifest = step(progress)
+    report(out, manifest, as_json=as_json, kept=before is not None and before == _stamp(out))
+
+
+def report(path: Path, manifest: Manifest, *, as_json: bool, kept: bool = False) -> None:
     """Say what an artifact is: a line, or everything as JSON."""
     if as_json:
         click.echo(json.dumps({"path": str(path), **asdict(manifest)}, indent=2))
         return
     size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     facts = [str(manifest.about[key]) for key in ("architecture", "dtype") if key in manifest.about]
-    click.echo(f"{manifest.kind}: {path} ({', '.join([*facts, f'{size_bytes / 1e6:,.0f} MB'])})")
+    facts += [f"{size_bytes / 1e6:,.0f} MB", *(["already there"] if kept else [])]
+    click.echo(f"{manifest.kind}: {path} ({', '.join(facts)})")
+
+
+def _stamp(artifact: Path) -> tuple[int, int] | None:
+    """What changes when an artifact is written anew."""
+    path = artifact / NAME
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def say(line: str) -> None:

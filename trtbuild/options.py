@@ -29,12 +29,13 @@ def limits(function: F) -> F:
     """The engine's limits, named as in TensorRT-LLM."""
     from builder.limits import LimitOptions
 
-    for flag, kind, text in (
+    kinds: tuple[tuple[str, type, str], ...] = (
         ("--kv-cache-gib", float, "Memory for the KV cache, in GiB."),
         ("--max-num-tokens", int, "Tokens that one step computes at most."),
         ("--max-seq-len", int, "Tokens of prompt and answer together; by default the model's."),
         ("--max-batch-size", int, "Requests in flight at once."),
-    ):
+    )
+    for flag, kind, text in kinds:
         default = getattr(LimitOptions, flag[2:].replace("-", "_"))
         option = click.option(
             flag, type=kind, default=default, show_default=default is not None, help=text

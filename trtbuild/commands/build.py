@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,12 +17,13 @@ from trtbuild import console, options
 @options.name
 @options.as_json
 def build(
-    checkpoint: Path, out: Path, target: str, name: str | None, as_json: bool, **limits: float
+    checkpoint: Path, out: Path, target: str, name: str | None, as_json: bool, **limits: Any
 ) -> None:
     """Build an engine from CHECKPOINT."""
     from builder.limits import LimitOptions
     from builder.targets.openvino import build as run
 
-    with console.progress_bar("build"):
-        manifest = run(checkpoint, out, options=LimitOptions(**limits), name=name)  # type: ignore[arg-type]
-    console.report(out, manifest, as_json=as_json)
+    chosen = LimitOptions(**limits)
+    console.stage(
+        "build", out, lambda _: run(checkpoint, out, options=chosen, name=name), as_json=as_json
+    )

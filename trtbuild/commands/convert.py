@@ -20,8 +20,10 @@ def convert(model: Path, out: Path, dtype: str, name: str | None, as_json: bool)
     from builder.convert import ConvertOptions
     from builder.convert import convert as run
 
-    with console.progress_bar("convert") as progress:
-        manifest = run(
-            model, out, options=ConvertOptions(dtype=dtype, name=name), progress=progress
-        )
-    console.report(out, manifest, as_json=as_json)
+    chosen = ConvertOptions(dtype=dtype, name=name)
+    console.stage(
+        "convert",
+        out,
+        lambda progress: run(model, out, options=chosen, progress=progress),
+        as_json=as_json,
+    )

@@ -18,6 +18,9 @@ def repo(engine: Path, out: Path, name: str | None, as_json: bool) -> None:
     """Write the Triton model repository of ENGINE."""
     from triton_repo.layout import write_repository
 
-    with console.progress_bar("repo") as progress:
-        manifest = write_repository(engine, out, name=name, progress=progress)
-    console.report(out, manifest, as_json=as_json)
+    console.stage(
+        "repo",
+        out,
+        lambda progress: write_repository(engine, out, name=name, progress=progress),
+        as_json=as_json,
+    )

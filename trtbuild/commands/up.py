@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,16 +31,15 @@ def up(
     name: str | None,
     host: str,
     port: int,
-    **limits: float,
+    **limits: Any,
 ) -> None:
     """Take MODEL (a Hugging Face folder or a .gguf file) to a running endpoint.
 
     Stages that are already there for the same model and options are skipped.
     """
-    from builder.convert import ConvertOptions, model_name
-    from builder.convert import convert as run_convert
+    from builder.convert import ConvertOptions, convert, model_name
     from builder.limits import LimitOptions
-    from builder.targets.openvino import build as run_build
+    from builder.targets.openvino import build
     from triton_repo.layout import write_repository
     from trtbuild.endpoint import run
 
@@ -47,15 +47,14 @@ def up(
     checkpoint, engine, repository = (
         work / name / stage for stage in ("checkpoint", "engine", "repository")
     )
-    with console.progress_bar("convert") as progress:
-        manifest = run_convert(
-            model, checkpoint, options=ConvertOptions(dtype=dtype, name=name), progress=progress
-        )
-    console.report(checkpoint, manifest, as_json=False)
-    with console.progress_bar("build"):
-        manifest = run_build(checkpoint, engine, options=LimitOptions(**limits))  # type: ignore[arg-type]
-    console.report(engine, manifest, as_json=False)
-    with console.progress_bar("repo") as progress:
-        manifest = write_repository(engine, repository, progress=progress)
-    console.report(repository, manifest, as_json=False)
+    conversion, built_for = ConvertOptions(dtype=dtype, name=name), LimitOptions(**limits)
+    console.stage(
+        "convert",
+        checkpoint,
+        lambda progress: convert(model, checkpoint, options=conversion, progress=progress),
+    )
+    console.stage("build", engine, lambda _: build(checkpoint, engine, options=built_for))
+    console.stage(
+        "repo", repository, lambda progress: write_repository(engine, repository, progress=progress)
+    )
     run(repository, host=host, port=port)
