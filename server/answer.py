@@ -16,8 +16,8 @@ class Answer:
     """Turns one sequence's tokens into events, and knows when and why it ended.
 
     `max_tokens` is what the engine was asked for; `after` are the tokens that the answer's text
-    goes on from. `completion_tokens` counts every token that
-    the engine emitted up to the answer's end, an end token included.
+    goes on from. `completion_tokens` counts every token that the engine emitted up to the
+    answer's end, an end token included.
     """
 
     def __init__(
@@ -89,8 +89,6 @@ class Answer:
         return text
 
     def _flush(self) -> str:
-        if self._stops.matched is not None:
-            return ""
         return self._match(self._detokenizer.flush()) + self._stops.flush()
 
     def _last(self, text: str, finish_reason: str) -> TextEvent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from server.backend.base import Backend
 from server.config import ServerConfig
@@ -26,7 +27,7 @@ from server.errors import (
     NotReadyError,
     RequestError,
 )
-from server.http import JSON, RequestIdMiddleware, error_response, read_body
+from server.http import JSON, RequestIdMiddleware, error_response, read_body, shutting_down
 from server.protocol.openai_errors import shape
 from server.protocol.request import TextRequest
 from server.protocol.sse import encode
@@ -36,6 +37,7 @@ from server.text_model import TextModel
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OWNER = "trtbuild"
+_CLIENT_GONE = 499
 
 
 def create_app(config: ServerConfig, backend: Backend) -> ASGIApp:
@@ -76,11 +78,11 @@ class _Proxy:
         self._created = int(time.time())
         self._metrics = Metrics()
 
-    async def chat(self, request: Request) -> Response | Reply | _Nothing:
+    async def chat(self, request: Request) -> Response | Reply:
         """POST /v1/chat/completions."""
         return await self._generate(CHAT, request)
 
-    async def completions(self, request: Request) -> Response | Reply | _Nothing:
+    async def completions(self, request: Request) -> Response | Reply:
         """POST /v1/completions."""
         return await self._generate(COMPLETIONS, request)
 
@@ -106,7 +108,7 @@ class _Proxy:
         """GET /metrics."""
         return Response(self._metrics.render(), media_type=_METRICS_TYPE)
 
-    async def _generate(self, dialect: Dialect, request: Request) -> Response | Reply | _Nothing:
+    async def _generate(self, dialect: Dialect, request: Request) -> Response | Reply:
         try:
             body = await read_body(request, self._config.max_body_bytes)
             parsed = dialect.parse(body)
@@ -117,7 +119,10 @@ class _Proxy:
             return error_response(error)
         except ClientDisconnect:
             self._count(dialect, CANCELLED)
-            return _Nothing()
+            return Response(status_code=_CLIENT_GONE)
+        except asyncio.CancelledError:  # the drain is over
+            self._count(dialect, CANCELLED)
+            return error_response(shutting_down())
         return Reply(dialect, parsed, model=model, backend=self._backend, metrics=self._metrics)
 
     def _find(self, name: str) -> TextModel:
@@ -143,13 +148,6 @@ class _Proxy:
             "owned_by": _OWNER,
             "max_model_len": served.max_seq_len,
         }
-
-
-class _Nothing:
-    """The response to a client that is gone."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Nobody would read it."""
 
 
 def _json(content: Any) -> Response:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooLargeError, RequestError
+from server.errors import BodyTooLargeError, InvalidRequestError, NotReadyError, RequestError
 from server.protocol import openai_errors
 
 JSON = "application/json"
@@ -49,7 +49,14 @@ class ClientDisconnectedError(Exception):
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body. Raises BodyTooLargeError as soon as it is known to be larger than `max_bytes`."""
+    """The body, of at most `max_bytes`.
+
+    Raises BodyTooLargeError as soon as it is known to be larger, InvalidRequestError when it is
+    compressed.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise InvalidRequestError(f"a body of Content-Encoding '{encoding[:40]}' can't be read")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -89,6 +96,11 @@ def error_response(error: RequestError, headers: dict[str, str] | None = None) -
         media_type=JSON,
         headers={**(headers or {}), **extra},
     )
+
+
+def shutting_down() -> NotReadyError:
+    """What a request that outlasts the drain is told."""
+    return NotReadyError("the server is shutting down", do="ask again")
 
 
 async def _disconnected(receive: Receive) -> None:

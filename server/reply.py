@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -16,7 +17,13 @@ from starlette.types import Receive, Scope, Send
 from server.backend.base import Backend
 from server.errors import InternalError, RequestError
 from server.generation import Generation
-from server.http import JSON, ClientDisconnectedError, error_response, unless_disconnected
+from server.http import (
+    JSON,
+    ClientDisconnectedError,
+    error_response,
+    shutting_down,
+    unless_disconnected,
+)
 from server.protocol import openai_chat, openai_completions, openai_errors, sse
 from server.protocol.request import AnswerHead, TextEvent, TextRequest, TokenLogProb, Usage
 from server.telemetry.metrics import CANCELLED, Metrics, RequestMeter
@@ -96,9 +103,11 @@ class Reply:
             sender = _Sender(scope, receive, send)
             try:
                 await unless_disconnected(receive, self._answer(sender))
-                meter.outcome = sender.outcome
             except ClientDisconnectedError:
-                pass
+                return
+            except asyncio.CancelledError:  # the drain is over
+                await sender.fail(shutting_down())
+            meter.outcome = sender.outcome
 
     async def _answer(self, sender: _Sender) -> None:
         try:
@@ -132,11 +141,11 @@ class Reply:
 
 
 class _Sender:
-    """Sends a response, and knows whether its status line has left."""
+    """Sends a response, and knows how much of it has left."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
-        self._started = False
+        self._started = self._ended = False
         self.outcome = "ok"
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
@@ -149,15 +158,21 @@ class _Sender:
 
     async def end(self, body: bytes) -> None:
         """The stream's last piece."""
+        self._ended = True
         await self.send(body, more=False)
 
     async def whole(self, response: Response) -> None:
         """A response that is not a stream."""
-        self._started = True
+        self._started = self._ended = True
         await response(self._scope, self._receive, self._send)
 
     async def fail(self, error: RequestError) -> None:
-        """The error as the response, or as an event when the status line has left already."""
+        """The error as the response, or as an event when the status line has left already.
+
+        Nothing after the last byte.
+        """
+        if self._ended:
+            return
         self.outcome = str(openai_errors.shape(error).status)
         if self._started:
             await self.end(sse.error_event(error))

@@ -18,6 +18,7 @@ from server.errors import InternalError
 T = TypeVar("T")
 
 _BACKLOG = 2048
+_FAREWELL_SECONDS = 1.0
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -31,13 +32,15 @@ async def serve(
     config: ServerConfig,
     *,
     stop: asyncio.Event,
+    hurry: asyncio.Event | None = None,
     listening: Callable[[str, int], None] | None = None,
 ) -> None:
     """Serve `app` at the config's address until `stop` is set, then drain.
 
     `listening` is told host and port once requests are taken; port 0 takes a free one.
-    Draining takes no new connections, lets running requests finish for `drain_seconds`, then
-    cancels them. Raises OSError when the address can't be bound.
+    Draining takes no new connections and lets running requests finish, for `drain_seconds` or
+    until `hurry` is set; those that still run are ended with an error. Raises OSError when the
+    address can't be bound.
     """
     with _bound(config) as listener:
         server = _Server(_uvicorn_config(app, config))
@@ -51,7 +54,7 @@ async def serve(
         finally:
             stopping.cancel()
             server.should_exit = True
-            await serving
+            await _drain(server, serving, hurry or asyncio.Event(), config.drain_seconds)
 
 
 class _Server(uvicorn.Server):
@@ -72,8 +75,21 @@ def _uvicorn_config(app: ASGIApp, config: ServerConfig) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
     )
+
+
+async def _drain(
+    server: uvicorn.Server, serving: asyncio.Task[None], hurry: asyncio.Event, seconds: float
+) -> None:
+    hurrying = asyncio.create_task(hurry.wait())
+    await asyncio.wait((serving, hurrying), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    while not serving.done():
+        # Once for an error to be sent, once more where the client doesn't read it.
+        for task in server.server_state.tasks:
+            task.cancel()
+        await asyncio.wait((serving,), timeout=_FAREWELL_SECONDS)
+    await serving
 
 
 async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:

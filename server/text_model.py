@@ -7,7 +7,14 @@ import random
 from server.backend.base import NO_END_ID, GenerateRequest
 from server.config import ServedModel
 from server.errors import ContextLengthError, InvalidRequestError
-from server.protocol.request import ChatPrompt, Prompt, Sampling, TextPrompt, TextRequest
+from server.protocol.request import (
+    ChatPrompt,
+    Prompt,
+    Sampling,
+    TextPrompt,
+    TextRequest,
+    TokenPrompt,
+)
 from server.text.chat_template import load_chat_template
 from server.text.tokenizer import TextTokenizer
 
@@ -36,44 +43,48 @@ class TextModel:
         """
         made = []
         for index, prompt in enumerate(request.prompts):
-            ids = await self._ids(prompt)
+            ids = await self._ids(prompt, request.prompt_param)
             max_tokens = self._room(request, ids)
             name = f"{request_id}-{index}" if len(request.prompts) > 1 else request_id
             made.append(self._request(request, name, ids, max_tokens))
         return made
 
-    async def _ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, ChatPrompt):
-            text = self._template.render(
-                prompt.messages,
-                add_generation_prompt=prompt.add_generation_prompt,
-                continue_final_message=prompt.continue_final_message,
-                variables=prompt.variables,
-            )
-            add = prompt.add_special_tokens
-            return await self.tokenizer.encode(text, add_special_tokens=add)
-        if isinstance(prompt, TextPrompt):
-            add = prompt.add_special_tokens
-            return await self.tokenizer.encode(prompt.text, add_special_tokens=add)
-        for token in prompt.ids:
-            if not 0 <= token < self.tokenizer.vocab_size:
-                raise InvalidRequestError(f"token id {token} is not the model's", param="prompt")
-        return list(prompt.ids)
+    async def _ids(self, prompt: Prompt, param: str) -> list[int]:
+        if isinstance(prompt, TokenPrompt):
+            for token in prompt.ids:
+                if not 0 <= token < self.tokenizer.vocab_size:
+                    raise InvalidRequestError(f"token id {token} is not the model's", param=param)
+            return list(prompt.ids)
+        text = prompt.text if isinstance(prompt, TextPrompt) else self._rendered(prompt)
+        if len(text) > self.served.max_seq_len * self.tokenizer.max_token_chars:
+            raise self._too_long(f"held {len(text)} characters", param)
+        return await self.tokenizer.encode(text, add_special_tokens=prompt.add_special_tokens)
+
+    def _rendered(self, prompt: ChatPrompt) -> str:
+        return self._template.render(
+            prompt.messages,
+            add_generation_prompt=prompt.add_generation_prompt,
+            continue_final_message=prompt.continue_final_message,
+            variables=prompt.variables,
+        )
 
     def _room(self, request: TextRequest, ids: list[int]) -> int:
         """How many tokens the answer may have: what was asked for, cut to what is left."""
-        param, context = request.prompt_param, self.served.max_seq_len
+        param = request.prompt_param
         if not ids:
             raise InvalidRequestError("the prompt has no tokens", param=param)
-        room = context - len(ids)
+        room = self.served.max_seq_len - len(ids)
         if room < 1:
-            raise ContextLengthError(
-                f"This model's maximum context length is {context} tokens. However, your {param} "
-                f"resulted in {len(ids)} tokens. Please reduce the length of the {param}.",
-                param=param,
-            )
+            raise self._too_long(f"resulted in {len(ids)} tokens", param)
         wanted = request.limits.max_tokens
         return room if wanted is None else min(wanted, room)
+
+    def _too_long(self, what: str, param: str) -> ContextLengthError:
+        return ContextLengthError(
+            f"This model's maximum context length is {self.served.max_seq_len} tokens. However, "
+            f"your {param} {what}. Please reduce the length of the {param}.",
+            param=param,
+        )
 
     def _request(
         self, request: TextRequest, request_id: str, ids: list[int], max_tokens: int
@@ -81,13 +92,15 @@ class TextModel:
         sampling, limits = request.sampling, request.limits
         eos_ids = () if limits.ignore_eos else self.tokenizer.eos_ids
         end_id, *more = eos_ids or (NO_END_ID,)
+        # The engine holds back its end id alone until `min_tokens`; the answer ends at the others.
+        stop_ids = tuple(dict.fromkeys((*more, *limits.stop_token_ids)))
         greedy = _is_greedy(sampling)
         return GenerateRequest(
             request_id=request_id,
             input_ids=ids,
             max_tokens=max_tokens,
             end_id=end_id,
-            stop_ids=tuple(dict.fromkeys((*more, *limits.stop_token_ids))),
+            stop_ids=() if limits.min_tokens else stop_ids,
             temperature=None if greedy else sampling.temperature,
             top_p=1.0 if greedy else sampling.top_p,
             top_k=1 if greedy else sampling.top_k,

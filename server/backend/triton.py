@@ -64,12 +64,14 @@ class TritonBackend:
         self._stall_seconds = config.stall_seconds
         self._ready_timeout_seconds = config.ready_timeout_seconds
         self._channel = grpc.aio.insecure_channel(config.triton_address, options=_CHANNEL_OPTIONS)
+        self._ending: set[Any] = set()
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Tokens]:
         """The answer's tokens as Triton sends them. Closing the iterator cancels the stream."""
         call = self._stub.ModelStreamInfer()
         watch = _StallWatch(call, self._stall_seconds)
+        whole = False
         try:
             await call.write(triton_wire.encode(request, self._model))
             await call.done_writing()
@@ -78,8 +80,9 @@ class TritonBackend:
                 if message.error_message:
                     raise error_of_message(message.error_message)
                 tokens = triton_wire.decode(message.infer_response, log_probs=request.log_probs)
+                whole = tokens.final
                 yield tokens
-                if tokens.final:
+                if whole:
                     return
             raise await _ended_early(call)
         except grpc.aio.AioRpcError as error:
@@ -92,7 +95,13 @@ class TritonBackend:
             raise
         finally:
             watch.stop()
-            call.cancel()
+            if whole:
+                # A cancel that meets the stream's own end leaves Triton holding the request, and
+                # the model can't be unloaded: this stream ends by itself.
+                self._ending.add(call)
+                call.add_done_callback(self._ending.discard)
+            else:
+                call.cancel()
 
     async def ready(self) -> bool:
         """Whether Triton answers and its model is loaded."""

@@ -10,6 +10,7 @@ import msgspec
 from server.errors import InvalidRequestError
 from server.protocol.openai_shared import (
     SharedParameters,
+    head_json,
     include_usage,
     json_log_prob,
     limits,
@@ -142,12 +143,7 @@ class ChatStream:
     """The chunks of one streamed answer."""
 
     def __init__(self, head: AnswerHead, request: TextRequest) -> None:
-        self._head = {
-            "id": head.id,
-            "object": "chat.completion.chunk",
-            "created": head.created,
-            "model": head.model,
-        }
+        self._head = head_json(head, "chat.completion.chunk")
         self._tail: dict[str, Any] = {"usage": None} if request.include_usage else {}
         self._texts: dict[int, Frame] = {}
 
@@ -204,16 +200,8 @@ def render(
         }
         for choice in choices
     ]
-    return encode(
-        {
-            "id": head.id,
-            "object": "chat.completion",
-            "created": head.created,
-            "model": head.model,
-            "choices": rendered,
-            "usage": usage_json(usage),
-        }
-    )
+    whole = {"choices": rendered, "usage": usage_json(usage)}
+    return encode({**head_json(head, "chat.completion"), **whole})
 
 
 def _log_probs_json(log_probs: Sequence[TokenLogProb]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import msgspec
 
 from server.protocol.openai_shared import (
     SharedParameters,
+    head_json,
     include_usage,
     json_log_prob,
     limits,
@@ -79,12 +80,7 @@ class CompletionStream:
     """The chunks of one streamed answer."""
 
     def __init__(self, head: AnswerHead, request: TextRequest) -> None:
-        self._head = {
-            "id": head.id,
-            "object": "text_completion",
-            "created": head.created,
-            "model": head.model,
-        }
+        self._head = head_json(head, "text_completion")
         self._tail: dict[str, Any] = {"usage": None} if request.include_usage else {}
         self._texts: dict[int, Frame] = {}
         self._offsets: dict[int, int] = {}
@@ -143,16 +139,8 @@ def render(
         }
         for choice in choices
     ]
-    return encode(
-        {
-            "id": head.id,
-            "object": "text_completion",
-            "created": head.created,
-            "model": head.model,
-            "choices": rendered,
-            "usage": usage_json(usage),
-        }
-    )
+    whole = {"choices": rendered, "usage": usage_json(usage)}
+    return encode({**head_json(head, "text_completion"), **whole})
 
 
 def _log_probs_json(log_probs: Sequence[TokenLogProb], offset: int) -> dict[str, Any]:

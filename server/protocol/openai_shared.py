@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from server.protocol.request import Limits, Sampling, Usage
+from server.protocol.request import AnswerHead, Limits, Sampling, Usage
 from server.protocol.validation import check_range, require
 
 MAX_STOPS = 16
@@ -100,6 +100,11 @@ def include_usage(request: SharedParameters) -> bool:
         param = f"{where}.{name}"
         require(not getattr(options, name), f"'{param}' can't be honoured", param=param)
     return bool(options.include_usage)
+
+
+def head_json(head: AnswerHead, kind: str) -> dict[str, Any]:
+    """What every answer and every chunk begins with; `kind` is OpenAI's `object`."""
+    return {"id": head.id, "object": kind, "created": head.created, "model": head.model}
 
 
 def usage_json(usage: Usage) -> dict[str, int]:

@@ -23,6 +23,7 @@ _TEMPLATE_FAULTS = (
     ArithmeticError,
     LookupError,
     AttributeError,
+    RecursionError,
 )
 
 _END_MARK = "\N{SYMBOL FOR END OF TEXT}trtbuild:continue\N{SYMBOL FOR END OF TEXT}"

@@ -19,7 +19,8 @@ class TextTokenizer:
 
     `eos_ids` are the ids that end an answer: those of generation_config.json first, then
     tokenizer_config.json's eos_token, each once. `special_tokens` maps bos_token, eos_token and
-    the like to their text. Raises UnusableTokenizerError when the folder can't be used.
+    the like to their text; no token stands for more than `max_token_chars`. Raises
+    UnusableTokenizerError when the folder can't be used.
     """
 
     def __init__(self, folder: Path, *, offload_chars: int) -> None:
@@ -28,7 +29,9 @@ class TextTokenizer:
         self.config = read_json(folder / "tokenizer_config.json")
         self.special_tokens = _special_tokens(self.config)
         self.eos_ids = self._eos_ids(read_json(folder / "generation_config.json"))
-        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.vocab_size = len(vocabulary)
+        self.max_token_chars = max(map(len, vocabulary), default=0)
         self._table = TokenTable(self._tokenizer)
 
     async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:

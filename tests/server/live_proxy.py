@@ -29,6 +29,7 @@ class LiveProxy:
     openai: openai.AsyncOpenAI
     http: httpx2.AsyncClient
     stop: asyncio.Event
+    hurry: asyncio.Event
     app: ASGIApp
 
 
@@ -42,16 +43,23 @@ def config(folder: Path, *, max_seq_len: int = 256, **values: Any) -> ServerConf
 async def live_proxy(settings: ServerConfig, backend: Backend) -> AsyncIterator[LiveProxy]:
     """Serve for the length of the context."""
     app = create_app(settings, backend)
-    stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    address = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
-        serve(app, settings, stop=stop, listening=lambda host, port: address.set_result(port))
+        serve(
+            app,
+            settings,
+            stop=stop,
+            hurry=hurry,
+            listening=lambda host, port: address.set_result(port),
+        )
     )
     url = f"http://127.0.0.1:{await address}"
     client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     http = httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False)
     try:
         async with client, http:
-            yield LiveProxy(url=url, openai=client, http=http, stop=stop, app=app)
+            yield LiveProxy(url=url, openai=client, http=http, stop=stop, hurry=hurry, app=app)
     finally:
         stop.set()
         await asyncio.wait_for(serving, 30)

@@ -122,6 +122,15 @@ async def test_every_end_id_of_the_model_and_of_the_request_is_honoured(serve: S
     assert (backend.requests[1].end_id, backend.requests[1].stop_ids) == (-1, ())
 
 
+async def test_before_min_tokens_no_end_id_ends_the_answer(serve: Serve) -> None:
+    im_end = TOKENIZER.token_to_id(IM_END)
+    async with serve(Script(messages=[[*ids("x"), im_end, *ids("y"), im_end]])) as (proxy, backend):
+        answer = await chat(proxy, extra_body={"min_tokens": 3, "stop_token_ids": ids("x")})
+    assert backend.requests[0].stop_ids == (), "the engine would heed them at once"
+    assert answer.choices[0].message.content == "xy"
+    assert answer.usage.completion_tokens == 4
+
+
 async def test_max_tokens_is_the_room_left_and_clamped_to_it(serve: Serve) -> None:
     async with serve(script("x" * 50), max_seq_len=64) as (proxy, backend):
         await chat(proxy)
@@ -203,6 +212,24 @@ async def test_a_prompt_that_is_too_long_is_refused_with_the_figures(serve: Serv
     assert caught.value.code == "context_length_exceeded"
     assert caught.value.param == "messages"
     assert backend.requests == []
+
+
+async def test_a_prompt_that_must_be_too_long_is_not_even_tokenized(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.text.tokenizer.TextTokenizer.encode", None)
+    async with serve(script("x"), max_seq_len=16) as (proxy, _):
+        with pytest.raises(openai.BadRequestError, match="held 1000000 characters") as caught:
+            await proxy.openai.completions.create(model=MODEL, prompt="x" * 1_000_000)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
+
+
+async def test_a_compressed_body_is_refused_by_name(serve: Serve) -> None:
+    async with serve(script("x")) as (proxy, _):
+        headers = {"content-encoding": "gzip"}
+        answer = await proxy.http.post("/v1/completions", content=b"{}", headers=headers)
+    assert answer.status_code == 400
+    assert "Content-Encoding 'gzip'" in answer.json()["error"]["message"]
 
 
 async def test_refusals_have_openais_shape_and_status(serve: Serve) -> None:

@@ -49,6 +49,14 @@ def test_a_template_that_fails_is_a_400_not_a_crash(source: str) -> None:
         render(source)
 
 
+def test_values_nested_too_deeply_for_a_template_are_a_400_not_a_crash() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidRequestError, match="recursion"):
+        ChatTemplate("{{ deep | tojson }}", SPECIAL).render(USER, variables={"deep": deep})
+
+
 def test_a_model_without_a_template_points_to_completions() -> None:
     with pytest.raises(InvalidRequestError, match="/v1/completions"):
         ChatTemplate(None, SPECIAL).render(USER)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,19 @@ TOKENIZER = byte_level()
 BODY: dict[str, Any] = {"model": MODEL, "prompt": "a", "max_tokens": 100}
 
 
+def ids(text: str) -> list[int]:
+    encoded: list[int] = TOKENIZER.encode(text, add_special_tokens=False).ids
+    return encoded
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("run"), TOKENIZER)
 
 
 async def test_a_drain_lets_running_answers_finish_and_takes_no_new_ones(folder: Path) -> None:
-    ids = TOKENIZER.encode("one two three", add_special_tokens=False).ids
-    backend = MemoryBackend(Script(messages=[[i] for i in ids], delay_seconds=0.05))
+    singly = [[token] for token in ids("one two three")]
+    backend = MemoryBackend(Script(messages=singly, delay_seconds=0.05))
     async with live_proxy(config(folder), backend) as proxy:
         body = {**BODY, "stream": True}
         async with proxy.http.stream("POST", "/v1/completions", json=body) as response:
@@ -42,16 +48,41 @@ async def test_a_drain_lets_running_answers_finish_and_takes_no_new_ones(folder:
     assert backend.cancelled == []
 
 
-async def test_a_drain_ends_in_time_whatever_runs(folder: Path) -> None:
-    backend = MemoryBackend(Script(messages=[[5]], hang=True))
-    settings = config(folder, drain_seconds=1)
+@pytest.mark.parametrize("hurry", [False, True])
+async def test_a_drain_ends_in_time_and_tells_whoever_still_waits(
+    folder: Path, hurry: bool
+) -> None:
+    backend = MemoryBackend(Script(messages=[ids("x")], hang=True))
+    settings = config(folder, drain_seconds=60 if hurry else 1)
     async with live_proxy(settings, backend) as proxy:
-        asking = asyncio.create_task(proxy.http.post("/v1/completions", json=BODY))
-        while not backend.running:
+        whole = asyncio.create_task(proxy.http.post("/v1/completions", json=BODY))
+        stream = asyncio.create_task(
+            proxy.http.post("/v1/completions", json={**BODY, "stream": True})
+        )
+        upload = asyncio.create_task(_stalled_upload(proxy.url))
+        while backend.running < 2:
             await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        (proxy.hurry if hurry else proxy.stop).set()
         proxy.stop.set()
-        await asyncio.gather(asking, return_exceptions=True)
-    assert len(backend.cancelled) == 1
+        answers = await asyncio.wait_for(asyncio.gather(whole, stream), 5)
+        assert (await upload).startswith(b"HTTP/1.1 503 ")
+        assert time.monotonic() - started > (0 if hurry else 0.9)
+    assert [answer.status_code for answer in answers] == [503, 200]
+    assert answers[0].json()["error"]["code"] == "service_unavailable"
+    *_, error, _, done, _, _ = answers[1].text.split("\n")
+    assert "shutting down" in error
+    assert done == "data: [DONE]"
+    assert len(backend.cancelled) == 2
+
+
+async def _stalled_upload(url: str) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+    answer = await reader.read()
+    writer.close()
+    return answer
 
 
 def test_an_address_in_use_is_an_error_that_can_be_told(folder: Path) -> None:
@@ -69,10 +100,10 @@ async def _serve(app: Any, settings: Any) -> None:
 
 
 async def test_a_request_goes_all_the_way_to_triton_and_back(folder: Path) -> None:
-    ids = TOKENIZER.encode("Köln 😀 fox", add_special_tokens=False).ids
+    answered = ids("Köln 😀 fox")
 
     async def behave(request: Any, send: Send) -> None:
-        for token in ids:
+        for token in answered:
             await send(answer([token]))
         await send(empty_final())
 
@@ -85,7 +116,7 @@ async def test_a_request_goes_all_the_way_to_triton_and_back(folder: Path) -> No
             pieces = [chunk.choices[0].text async for chunk in stream]
     assert whole.choices[0].text == "".join(pieces) == "Köln 😀 fox"
     assert whole.usage is not None
-    assert whole.usage.completion_tokens == len(ids)
+    assert whole.usage.completion_tokens == len(answered)
 
 
 async def test_a_client_that_leaves_frees_tritons_slot_within_one_step(folder: Path) -> None:
@@ -110,7 +141,7 @@ async def test_a_triton_that_is_away_is_503_at_once_and_serves_again_when_back(
     folder: Path,
 ) -> None:
     async def behave(_: Any, send: Send) -> None:
-        await send(answer(TOKENIZER.encode("x", add_special_tokens=False).ids, final=True))
+        await send(answer(ids("x"), final=True))
 
     async with fake_triton(behave) as triton:
         address = triton.address

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,22 @@ def infer(triton: Triton, model: str, inputs: dict[str, np.ndarray]) -> Any:
         return connection.infer(model, tensors(inputs), client_timeout=20)
 
 
-def stream(triton: Triton, model: str, *requests: dict[str, np.ndarray]) -> list[Any]:
-    """The responses to requests sent on one stream, in their order of arrival, finals left out."""
+def stream(
+    triton: Triton, model: str, *requests: dict[str, np.ndarray], ids: Sequence[str] = ()
+) -> list[Any]:
+    """The responses to requests sent on one stream, in their order of arrival, finals left out.
+
+    Request ids count from 0 where none are given.
+    """
     arrived: queue.Queue[Any] = queue.Queue()
     with client(triton) as connection:
         connection.start_stream(lambda result, error: arrived.put((result, error)))
         for i, request in enumerate(requests):
             connection.async_stream_infer(
-                model, tensors(request), request_id=str(i), enable_empty_final_response=True
+                model,
+                tensors(request),
+                request_id=ids[i] if ids else str(i),
+                enable_empty_final_response=True,
             )
         found, open_requests = [], len(requests)
         while open_requests:

@@ -208,6 +208,7 @@ def test_generation_stops_at_the_engines_sequence_length(tiny_engine_dir: Path) 
         ([5, 384], {}, r"\[0, 384\).*384"),
         ([5, -1], {}, r"\[0, 384\).*-1"),
         ([5], {"max_tokens": 0}, "at least one token"),
+        ([5], {"end_id": 384}, "end_id must lie below 384"),
     ],
 )
 def test_what_cannot_run_is_refused_at_once(

@@ -137,6 +137,12 @@ class Executor:
                 f"answer together hold {self._max_total_tokens} tokens",
                 param="input_ids",
             )
+        if request.end_id >= self.config.vocab_size:
+            raise RequestError(
+                f"end_id must lie below {self.config.vocab_size}, or be -1",
+                found=str(request.end_id),
+                param="end_id",
+            )
         low, high = min(request.input_ids), max(request.input_ids)
         if low < 0 or high >= self.config.vocab_size:
             raise RequestError(

@@ -7,6 +7,18 @@ from enum import Enum
 
 from builder.errors import RequestError
 
+_MOST = float(2**31 - 1)
+_RANGES = {
+    "temperature": (1e-6, 1e6, "temperature"),
+    "runtime_top_k": (0, _MOST, "top_k"),
+    "runtime_top_p": (0, 1, "top_p"),
+    "repetition_penalty": (1e-6, 1e6, "repetition_penalty"),
+    "presence_penalty": (-1e6, 1e6, "presence_penalty"),
+    "frequency_penalty": (-1e6, 1e6, "frequency_penalty"),
+    "min_tokens": (0, _MOST, "min_tokens"),
+}
+"""Triton input → least value, most, SamplingParams field."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
@@ -26,16 +38,16 @@ class SamplingParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values outside the C++ executor's ranges."""
-        for name, value, allowed, rule in (
-            ("temperature", self.temperature, self.temperature > 0, "above 0 (greedy: top_k 1)"),
-            ("runtime_top_k", self.top_k, self.top_k >= 0, "0 or more"),
-            ("runtime_top_p", self.top_p, 0 <= self.top_p <= 1, "between 0 and 1"),
-            ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
-            ("min_tokens", self.min_tokens, self.min_tokens >= 0, "0 or more"),
-        ):
-            if not allowed:
-                raise RequestError(f"{name} must be {rule}", found=f"{value:g}", param=name)
+        """Refuse what the C++ executor refuses, and what leaves no finite logit."""
+        for name, (low, high, field_name) in _RANGES.items():
+            value = getattr(self, field_name)
+            if not low <= value <= high:
+                raise RequestError(
+                    f"{name} must lie between {low:g} and {high:g}",
+                    found=f"{value:g}",
+                    do="for greedy, set runtime_top_k to 1" if name == "temperature" else None,
+                    param=name,
+                )
 
     @property
     def greedy(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -135,8 +136,7 @@ def _words(tensors: Tensors, name: str) -> tuple[tuple[int, ...], ...]:
         raise RequestError(
             f"{name} must be two rows: token ids, and rising ends of words", param=name
         )
-    begins = [0, *ends[:-1]]
-    words = (tuple(map(int, table[0][a:b])) for a, b in zip(begins, ends, strict=True))
+    words = (tuple(map(int, table[0][a:b])) for a, b in pairwise([0, *ends]))
     return tuple(word for word in words if word)
 
 

@@ -31,7 +31,7 @@ class Stream:
     def __init__(self, request: Any, asked: Asked) -> None:
         self.request_id: str = request.request_id()
         self.sequence: Sequence | None = None
-        self._sender = request.get_response_sender()
+        self._sender: Any = request.get_response_sender()
         self._wanted: list[str] = request.requested_output_names()
         self._asked = asked
         self._sent_tokens = 0
@@ -63,6 +63,9 @@ class Stream:
             self._sender.send(pb_utils.InferenceResponse(error=error), flags=flags)
         else:
             self._sender.send(self._response(part), flags=flags)
+        if part.final:
+            # Triton can't unload a model while senders of a batch of requests are held.
+            self._sender = None
 
     def cancelled(self) -> bool:
         """Whether the client has gone."""

@@ -8,6 +8,7 @@ honour is refused by name.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ class TritonPythonModel:
         self.ready: list[Stream] = []
         self.wake = threading.Condition()
         self.closing = False
+        threading.excepthook = _die
         self.sender = threading.Thread(target=self._send_loop, name="sender", daemon=True)
         self.sender.start()
 
@@ -50,7 +52,7 @@ class TritonPythonModel:
         for request in requests:
             try:
                 self._begin(request)
-            except RequestError as error:
+            except Exception as error:  # noqa: BLE001 - one request's fault isn't its batch's
                 refuse(request, str(error))
 
     def finalize(self) -> None:
@@ -65,6 +67,8 @@ class TritonPythonModel:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         asked = read_request(tensors, exclude_input=self.exclude_input)
         if asked.stop:
+            if not request.request_id():
+                raise RequestError("stop needs the request id of what it stops", param="stop")
             self._cancel(lambda stream: stream.request_id == request.request_id())
             acknowledge(request)
             return
@@ -109,6 +113,12 @@ class TritonPythonModel:
         for stream in streams:
             if stream.sequence is not None and gone(stream):
                 self.executor.cancel(stream.sequence)
+
+
+def _die(failure: threading.ExceptHookArgs) -> None:
+    """A thread that fails leaves clients waiting for ever; a process that ends is started again."""
+    threading.__excepthook__(failure)
+    os._exit(1)
 
 
 def _settings(parameters: Mapping[str, str]) -> dict[str, Any]:
