@@ -18,7 +18,7 @@ from trtbuild.console import say
 
 
 def run(repository: Path, *, host: str, port: int, log: Path | None = None) -> None:
-    """Serve `repository` until SIGINT or SIGTERM, then drain and stop everything.
+    """Serve `repository` until SIGTERM, then drain and stop; SIGINT, or a second signal, hurries.
 
     Raises ArtifactError for a folder that isn't a repository, LaunchError when Triton doesn't
     start or is given up, or when the port is taken.
@@ -31,10 +31,15 @@ def run(repository: Path, *, host: str, port: int, log: Path | None = None) -> N
 
 
 async def _proxy(served: ServedRepository, triton: Triton, host: str, port: int) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if number == signal.SIGINT or stop.is_set():
+            hurry.set()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     model = ServedModel(
         name=served.name, tokenizer_dir=served.tokenizer_dir, max_seq_len=served.max_seq_len
     )
@@ -42,7 +47,13 @@ async def _proxy(served: ServedRepository, triton: Triton, host: str, port: int)
     app = create_app(config, TritonBackend(config))
     watch = asyncio.create_task(_until_given_up(triton, stop))
     try:
-        await serve(app, config, stop=stop, listening=lambda *at: _welcome(served, triton, *at))
+        await serve(
+            app,
+            config,
+            stop=stop,
+            hurry=hurry,
+            listening=lambda *at: _welcome(served, triton, *at),
+        )
     except OSError as error:
         raise LaunchError(
             f"can't listen on {host}:{port}", found=str(error), do="choose another --port"

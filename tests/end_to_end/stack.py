@@ -1,0 +1,111 @@
+"""The whole stack, as a user starts it: `trtbuild up` on the real model, a real Triton."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from openai import OpenAI
+
+NAME = "smollm2"
+READY_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A running `trtbuild up`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    work: Path
+
+    @cached_property
+    def client(self) -> OpenAI:
+        """A client that never tries twice: a failure is to be seen."""
+        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+    @property
+    def engine(self) -> Path:
+        """The engine's folder, the tokenizer in it."""
+        return self.work / NAME / "engine"
+
+    def healthy(self) -> bool:
+        """What /health says; False when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def wait_healthy(self) -> None:
+        """Until /health says yes."""
+        deadline = time.monotonic() + READY_S
+        while not self.healthy():
+            assert self.process.poll() is None, "trtbuild up has ended"
+            assert time.monotonic() < deadline, "not ready in time"
+            time.sleep(0.1)
+
+    def processes(self, name: str) -> list[int]:
+        """The processes of this stack whose program is `name`, whoever their parent is."""
+        return [pid for pid in _pids() if _program(pid) == name and self._owns(pid)]
+
+    def _owns(self, pid: int) -> bool:
+        """Every process of a stack inherits its environment."""
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
+        return f"TRTBUILD_TEST_STACK={self.url}".encode() in environment.split(b"\0")
+
+
+@contextmanager
+def running(model: Path, work: Path, *options: str) -> Iterator[Stack]:
+    """A stack while the body runs; it stops in good order, or is killed after a minute."""
+    stack = start(model, work, *options)
+    try:
+        yield stack
+    finally:
+        stack.client.close()
+        stack.process.terminate()
+        try:
+            stack.process.wait(60)
+        except subprocess.TimeoutExpired:
+            stack.process.kill()
+            raise
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/exe")).name
+    except OSError:
+        return ""
+
+
+def start(model: Path, work: Path, *options: str) -> Stack:
+    """`trtbuild up` on a free port, until it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "trtbuild", "up", str(model)]
+    process = subprocess.Popen(
+        [*command, "--work", str(work), "--name", NAME, "--port", str(port), *options],
+        env={**os.environ, "TRTBUILD_TEST_STACK": url},
+    )
+    stack = Stack(process=process, url=url, work=work)
+    stack.wait_healthy()
+    return stack

@@ -1,0 +1,106 @@
+"""Promise: the endpoint outlives its parts, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+from stack import NAME, Stack, running
+
+pytestmark = pytest.mark.triton
+
+STUB = "triton_python_backend_stub"
+SERVER = "tritonserver"
+
+
+@pytest.fixture
+def small_stack(tiny_models: dict[str, Path], tmp_path: Path) -> Iterator[Stack]:
+    """A stack of one's own, to be hurt."""
+    with running(tiny_models["llama"], tmp_path, "--max-batch-size", "8") as started:
+        yield started
+
+
+def ask(stack: Stack) -> str | None:
+    answer = stack.client.chat.completions.create(
+        model=NAME, messages=[{"role": "user", "content": "hi"}], max_tokens=8
+    )
+    return answer.choices[0].finish_reason
+
+
+def recovered(stack: Stack) -> bool:
+    """Whether an answer comes within the time that a restart may take."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            return ask(stack) is not None
+        except openai.APIError:
+            time.sleep(0.2)
+    return False
+
+
+@pytest.mark.parametrize("program", [STUB, SERVER])
+def test_a_killed_process_is_an_error_at_once_and_comes_back(
+    small_stack: Stack, program: str
+) -> None:
+    for pid in small_stack.processes(program):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(openai.APIStatusError) as refused:
+        ask(small_stack)
+    assert refused.value.status_code in (500, 503)
+    assert refused.value.body
+    assert recovered(small_stack)
+
+
+def test_a_stopped_stack_leaves_no_process_and_no_shared_memory(small_stack: Stack) -> None:
+    ask(small_stack)
+    regions = set(os.listdir("/dev/shm"))
+    small_stack.process.send_signal(signal.SIGINT)
+    assert small_stack.process.wait(60) == 0
+    assert not small_stack.processes(SERVER)
+    assert not small_stack.processes(STUB)
+    left = set(os.listdir("/dev/shm")) & regions
+    assert not [name for name in left if str(small_stack.process.pid) in name]
+
+
+def test_a_killed_parent_leaves_no_orphan(small_stack: Stack) -> None:
+    assert small_stack.processes(SERVER)
+    small_stack.process.kill()
+    small_stack.process.wait()
+    deadline = time.monotonic() + 15
+    while small_stack.processes(SERVER) or small_stack.processes(STUB):
+        assert time.monotonic() < deadline, "Triton outlives its parent"
+        time.sleep(0.1)
+
+
+def test_a_second_stack_on_the_same_port_is_refused(small_stack: Stack) -> None:
+    port = small_stack.url.rsplit(":", 1)[1]
+    repository = small_stack.work / NAME / "repository"
+    other = subprocess.run(
+        [sys.executable, "-m", "trtbuild", "serve", str(repository), "--port", port],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert other.returncode == 1
+    assert f"can't listen on 127.0.0.1:{port}" in other.stderr
+    assert "Traceback" not in other.stderr
+    assert ask(small_stack)
+
+
+def test_a_busy_stack_stops_without_waiting_for_triton_to_time_out(small_stack: Stack) -> None:
+    with ThreadPoolExecutor(16) as clients:
+        list(clients.map(lambda _: ask(small_stack), range(64)))
+    small_stack.process.send_signal(signal.SIGTERM)
+    small_stack.process.wait(60)
+    log = (small_stack.work / NAME / "repository.triton.log").read_text()
+    assert "successfully unloaded 'tensorrt_llm'" in log
+    assert "Exit timeout expired" not in log
