@@ -12,12 +12,14 @@ class RepositoryOptions:
     `max_queue_size` 0 is no limit. `kv_cache_free_gpu_mem_fraction` is of the memory that is free
     once the engine is loaded, `max_tokens_in_paged_kv_cache` a cap in tokens. The scheduler policy
     isn't upstream's guaranteed_no_evict: that sets aside the longest possible answer, which for a
-    client that names no limit is the whole sequence length.
+    client that names no limit is the whole sequence length. Nor is the period in which clients that
+    went away are looked for upstream's 100 ms: a look takes microseconds, a slot is worth a step.
     """
 
     max_queue_delay_microseconds: int = 0
     max_queue_size: int = 0
     batch_scheduler_policy: str = "max_utilization"
+    cancellation_check_period_ms: int = 10
     enable_kv_cache_reuse: bool | None = None
     enable_chunked_context: bool | None = None
     kv_cache_free_gpu_mem_fraction: float | None = None

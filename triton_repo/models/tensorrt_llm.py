@@ -46,6 +46,7 @@ def _parameters(engine: Engine, options: RepositoryOptions) -> dict[str, str | i
         "enable_kv_cache_reuse": _paged("enable_kv_cache_reuse", engine, options),
         "enable_chunked_context": _paged("enable_chunked_context", engine, options),
         "kv_cache_free_gpu_mem_fraction": options.kv_cache_free_gpu_mem_fraction,
+        "cancellation_check_period_ms": options.cancellation_check_period_ms,
         "max_tokens_in_paged_kv_cache": options.max_tokens_in_paged_kv_cache,
     }
 
