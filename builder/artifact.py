@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,19 @@ from builder.errors import ArtifactError, OutputError
 from builder.manifest import FileEntry, Manifest
 
 _CHUNK_BYTES = 1 << 20
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (
+    *_FULL,
+    errno.EACCES,
+    errno.EBUSY,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EXDEV,
+)
 
 
 class Staging:
@@ -88,14 +102,15 @@ def verify(folder: Path, manifest: Manifest) -> None:
 def stage(out: Path, manifest: Manifest) -> Iterator[Staging]:
     """Write an artifact: yields the staging folder; on success it takes the place of `out`.
 
-    An older artifact in `out` is replaced; a folder that isn't ours is never touched. A step
-    that fails or is killed leaves `out` as it was; what a killed one left beside it is removed
-    by the next. Raises OutputError for a full disk, a read-only place or a foreign folder.
+    An older artifact of the same kind in `out` is replaced; anything else there is never touched.
+    A step that fails or is killed leaves `out` as it was; what a killed one left beside it is
+    removed by the next. Of two runs at once the last to finish stays. Raises OutputError for a
+    full disk, a read-only place or a folder that isn't to be replaced.
     """
-    out = out.resolve()
-    _refuse_foreign(out)
-    path = out.parent / f".{out.name}.{os.getpid()}.partial"
     with writing(out):
+        out = out.resolve()
+        _refuse_foreign(out, manifest.kind)
+        path = out.parent / f".{out.name}.{os.getpid()}.partial"
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(out)
         path.mkdir()
@@ -112,16 +127,28 @@ def stage(out: Path, manifest: Manifest) -> Iterator[Staging]:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into OutputError."""
+    """Turn the operating system's refusals to write at `out` or beside it into OutputError.
+
+    What it refuses elsewhere, such as reading the input, is raised as it is.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in _REFUSED or not _concerns(error.filename, out):
             raise
         do = "choose another place with -o"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             do = f"free some space or {do}"
         raise OutputError(f"can't write {out}", found=os.strerror(error.errno), do=do) from error
+
+
+def _concerns(filename: str | None, out: Path) -> bool:
+    """Whether an error with this file is about `out`; one of an open file has no name."""
+    if filename is None:
+        return True
+    path, out = Path(filename).absolute(), out.absolute()
+    staged = any(part.startswith(f".{out.name}.") for part in path.parts)
+    return staged or path.is_relative_to(out) or out.is_relative_to(path)
 
 
 def require_space(place: Path, needed_bytes: int) -> None:
@@ -132,25 +159,49 @@ def require_space(place: Path, needed_bytes: int) -> None:
     if free_bytes < needed_bytes:
         raise OutputError(
             f"not enough space at {place}",
-            found=f"{free_bytes / 1e9:.2f} GB free where {needed_bytes / 1e9:.2f} GB are needed",
+            found=f"{free_bytes / 1e6:,.1f} MB free where {needed_bytes / 1e6:,.1f} MB are needed",
             do="free some space or choose another place with -o",
         )
 
 
-def _refuse_foreign(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not (out / manifests.NAME).is_file():
-        raise OutputError(
-            f"{out} exists and trtbuild didn't make it",
-            found=f"no {manifests.NAME} in it",
-            do="remove it or choose another place with -o",
-        )
-    if out.exists() and not out.is_dir():
+def _refuse_foreign(out: Path, kind: str) -> None:
+    """Refuse to replace what isn't an older artifact of this kind, or what can't be replaced."""
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise OutputError(f"{out} is in the way", found="a file", do="choose another -o")
+    if Path.cwd().is_relative_to(out) or out.is_mount():
+        found = "a mount point" if out.is_mount() else "the current folder or one around it"
+        raise OutputError(
+            f"{out} can't be replaced by a new folder", found=found, do="choose a folder inside it"
+        )
+    do = "remove it or choose another place with -o"
+    if any(out.iterdir()) and not (out / manifests.NAME).is_file():
+        found = f"no {manifests.NAME} in it"
+        raise OutputError(f"{out} exists and trtbuild didn't make it", found=found, do=do)
+    with suppress(ArtifactError):
+        older = manifests.read(out)
+        if older.kind != kind:
+            found = f"a {older.kind}"
+            raise OutputError(f"{out} is not a {kind} to be replaced", found=found, do=do)
+        if strange := _strange_file(out, older):
+            do = "move it away or choose another place with -o"
+            raise OutputError(f"{out} has a file that trtbuild didn't make", found=strange, do=do)
+
+
+def _strange_file(out: Path, manifest: Manifest) -> str | None:
+    """A file that the artifact's manifest doesn't know. Python's caches appear as it is served."""
+    known = {manifests.NAME, *manifest.files}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if not path.is_dir() and name not in known and path.parent.name != "__pycache__":
+            return name
+    return None
 
 
 def _remove_dead(out: Path) -> None:
     """Remove what killed runs left beside `out`."""
-    for leftover in out.parent.glob(f".{out.name}.*.partial"):
+    for leftover in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
         pid = leftover.name.rsplit(".", 2)[1]
         if not (pid.isdigit() and Path(f"/proc/{pid}").exists()) or int(pid) == os.getpid():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -168,7 +219,13 @@ def _sync(folder: Path) -> None:
 
 def _swap(staged: Path, out: Path) -> None:
     old = staged.with_suffix(".old.partial")
-    if out.exists():
-        out.rename(old)
-    staged.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    while staged.exists():
+        with suppress(FileNotFoundError):
+            out.rename(old)
+        try:
+            staged.rename(out)
+        except OSError as error:
+            # another run has put its own there in between
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        shutil.rmtree(old, ignore_errors=True)

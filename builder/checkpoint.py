@@ -7,18 +7,46 @@ Format: TensorRT-LLM 1.2, `docs/source/legacy/architecture/checkpoint.md`: confi
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builder import manifest, safetensors_file
+from builder.dtypes import FLOATS
 from builder.errors import ArtifactError, CorruptFileError
 from builder.safetensors_file import StoredTensor
 from builder.source.huggingface import GENERATION_CONFIG, TOKENIZER_FILES
 
 CONFIG = "config.json"
 _AGAIN = "make the checkpoint again"
-_REQUIRED = ("architecture", "dtype", "num_hidden_layers", "num_attention_heads", "hidden_size")
+_REQUIRED: dict[str, type] = {
+    "architecture": str,
+    "dtype": str,
+    "num_hidden_layers": int,
+    "num_attention_heads": int,
+    "num_key_value_heads": int,
+    "head_size": int,
+    "hidden_size": int,
+    "intermediate_size": int,
+    "vocab_size": int,
+    "max_position_embeddings": int,
+}
+_OPTIONAL: dict[str, type] = {
+    "norm_epsilon": float,
+    "rotary_base": float,
+    "rotary_scaling": dict,
+    "sliding_window": int,
+    "mapping": dict,
+    "quantization": dict,
+    "runtime_defaults": dict,
+}
+_KINDS = {
+    str: "a text",
+    int: "a positive whole number",
+    float: "a positive number",
+    dict: "an object",
+}
 
 
 def rank_file(rank: int) -> str:
@@ -38,21 +66,17 @@ class Checkpoint:
         """Open the folder. Raises ArtifactError when it isn't a whole checkpoint."""
         config = _read_config(path)
         checkpoint = Checkpoint(path=path, config=config)
-        missing = [
-            rank_file(rank)
-            for rank in range(checkpoint.world_size)
-            if not (path / rank_file(rank)).is_file()
-        ]
-        if missing:
-            raise ArtifactError(
-                f"{path} is not a whole checkpoint", found=f"no {', '.join(missing)}", do=_AGAIN
-            )
+        for rank in range(checkpoint.world_size):
+            if not (path / rank_file(rank)).is_file():
+                raise ArtifactError(
+                    f"{path} is not a whole checkpoint", found=f"no {rank_file(rank)}", do=_AGAIN
+                )
         return checkpoint
 
     @property
     def world_size(self) -> int:
         """How many ranks the weights are divided over."""
-        return int(self.config.get("mapping", {}).get("world_size", 1))
+        return int((self.config.get("mapping") or {}).get("world_size", 1))
 
     @property
     def quant_algo(self) -> str | None:
@@ -63,9 +87,10 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The model's name, from the manifest where there is one, else the folder's."""
+        own = self.path.resolve().name
         if not (self.path / manifest.NAME).is_file():
-            return self.path.resolve().name
-        return str(manifest.read(self.path, "checkpoint").about["name"])
+            return own
+        return str(manifest.read(self.path, "checkpoint").about.get("name", own))
 
     @property
     def tokenizer_files(self) -> list[Path]:
@@ -84,21 +109,46 @@ class Checkpoint:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads((path / CONFIG).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{path} is not a checkpoint",
             found=f"no {CONFIG} in it" if path.is_dir() else "no such folder",
             do="make one with trtbuild convert or trtbuild quantize",
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path / CONFIG} can't be read", found=str(error), do=_AGAIN
         ) from error
     fields: dict[str, Any] = config if isinstance(config, dict) else {}
-    if missing := [name for name in _REQUIRED if name not in fields]:
+    if missing := [name for name in _REQUIRED if fields.get(name) is None]:
         raise ArtifactError(
             f"{path / CONFIG} is not a TensorRT-LLM checkpoint's",
             found=f"no field {', '.join(missing)}",
             do="give a folder made by trtbuild convert or trtbuild quantize",
         )
+    _check_fields(path, fields)
     return fields
+
+
+def _check_fields(path: Path, fields: dict[str, Any]) -> None:
+    """What the fields hold must be what their readers take for granted."""
+    for name, kind in {**_REQUIRED, **_OPTIONAL}.items():
+        _require(path, name, kind, fields.get(name))
+    _require(path, "mapping.world_size", int, (fields.get("mapping") or {}).get("world_size"))
+    if fields["dtype"] not in FLOATS:
+        raise ArtifactError(
+            f"{path / CONFIG}: dtype must be one of {', '.join(FLOATS)}",
+            found=repr(fields["dtype"]),
+            do=_AGAIN,
+        )
+
+
+def _require(path: Path, name: str, kind: type, value: Any) -> None:
+    if value is None:
+        return
+    number = kind in (int, float)
+    right = type(value) in ((int, float) if kind is float else (kind,))
+    if not right or (number and not 0 < value < math.inf):
+        raise ArtifactError(
+            f"{path / CONFIG}: {name} must be {_KINDS[kind]}", found=repr(value), do=_AGAIN
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,25 @@ def check(path: Path, progress: Progress = silent) -> None:
     for rank in range(checkpoint.world_size):
         tensors = checkpoint.tensors(rank)
         if checkpoint.world_size == 1:
-            _check_names(checkpoint, tensors)
+            check_names(checkpoint, tensors)
         for done, tensor in enumerate(tensors.values()):
             _check_numbers(path, tensor)
             progress(done + 1, len(tensors))
 
 
-def _check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor]) -> None:
+def check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor]) -> None:
+    """Compare the tensors of a checkpoint of one rank with what its config asks for.
+
+    Raises UnknownFamilyError, and ArtifactError for tensors that are missing, left over, or of
+    another shape or dtype.
+    """
     config = checkpoint.config
     # ModelOpt's config.json has `bias` for what TensorRT-LLM's has as `attn_bias`.
     fields = {**config, "attn_bias": config.get("attn_bias", config.get("bias", False))}
     family = families.of(config["architecture"])
-    expected = {tensor.name: tensor.shape for tensor in family.expected(fields)}
+    # One too many is enough to know that some are lacking, however many layers it claims.
+    wanted = islice(family.expected(fields), len(tensors) + 1)
+    expected = {tensor.name: tensor.shape for tensor in wanted}
     _complain(checkpoint, "lacks tensors", sorted(expected.keys() - tensors.keys()))
     if checkpoint.quant_algo:
         return

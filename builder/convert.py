@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,10 @@ def plan(model: Source, family: Family, dtype: str) -> list[PendingTensor]:
 
     Raises ModelError, with names, for tensors that are missing, left over or misshapen.
     """
-    expected = list(family.expected(asdict(model.config)))
+    # A tensor of the source has at most two places; more of them is lacking some, and a config
+    # may claim any number of layers.
+    most = 2 * len(model.tensors) + 1
+    expected = list(islice(family.expected(asdict(model.config)), most))
     parts = {name: shape for tensor in expected for name, shape in tensor.parts}
     _complain(model, "lacks tensors", [name for name in parts if name not in model.tensors])
     tied = model.config.tie_word_embeddings

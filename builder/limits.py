@@ -15,6 +15,8 @@ from builder.errors import LimitError
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TOKENS_PER_BLOCK = 32
 """KV-cache block length, in tokens: TensorRT-LLM's default since 1.0, and OpenVINO's on x86."""
+INT32_MAX = 2**31 - 1
+"""TensorRT-LLM and Triton's configs keep limits as int32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +80,15 @@ def plan(config: Mapping[str, Any], options: LimitOptions) -> Limits:
     ):
         if value < least:
             raise LimitError(f"{flag} is too small", found=str(value), do=f"at least {least}")
+        if value > INT32_MAX:
+            raise LimitError(f"{flag} is too large", found=str(value), do=f"at most {INT32_MAX}")
     per_token = kv_bytes_per_token(config)
-    budget = int(options.kv_cache_gib * (1 << 30))
-    blocks = min(
-        budget // (per_token * TOKENS_PER_BLOCK),
-        options.max_batch_size * _blocks(wanted),
-    )
+    blocks = _affordable_blocks(options, per_token, options.max_batch_size * _blocks(wanted))
     if blocks < _blocks(wanted):
         need = _blocks(wanted) * TOKENS_PER_BLOCK * per_token / (1 << 30)
         raise LimitError(
             f"one sequence of {wanted} tokens doesn't fit the KV cache",
-            found=f"{options.kv_cache_gib:g} GiB where it takes {need:.2f} GiB",
+            found=f"{options.kv_cache_gib:g} GiB where it takes {need:.3g} GiB",
             do="raise --kv-cache-gib or lower --max-seq-len",
         )
     return Limits(
@@ -98,6 +98,16 @@ def plan(config: Mapping[str, Any], options: LimitOptions) -> Limits:
         kv_cache_blocks=blocks,
         kv_bytes_per_token=per_token,
     )
+
+
+def _affordable_blocks(options: LimitOptions, per_token: int, useful: int) -> int:
+    """How many blocks the user's memory holds, but no more than can ever be used."""
+    if not options.kv_cache_gib > 0:
+        raise LimitError(
+            "--kv-cache-gib must be a positive number", found=f"{options.kv_cache_gib:g}"
+        )
+    block_bytes = per_token * TOKENS_PER_BLOCK
+    return int(min(options.kv_cache_gib * (1 << 30), useful * block_bytes) // block_bytes)
 
 
 def _blocks(tokens: int) -> int:

@@ -65,19 +65,35 @@ def read(folder: Path, kind: str | None = None) -> Manifest:
             raise ValueError("another format version")
         files = {name: FileEntry(**entry) for name, entry in fields.pop("files").items()}
         manifest = Manifest(**fields, files=files)
-    except FileNotFoundError:
+        _require_types(manifest)
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(
             f"{folder} is not a trtbuild artifact",
             found=f"no {NAME} in it" if folder.is_dir() else "no such folder",
             do="make it with trtbuild convert, build or repo",
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read", found=error.strerror) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} can't be read", found=str(error), do="make the artifact again"
         ) from error
     if kind is not None and manifest.kind != kind:
-        raise ArtifactError(f"{folder} is not a {kind}", found=f"a {manifest.kind}")
+        raise ArtifactError(
+            f"{folder} is not a {kind}",
+            found=f"a {manifest.kind}",
+            do=f"give the {kind}'s folder",
+        )
     return manifest
+
+
+def _require_types(manifest: Manifest) -> None:
+    for name in ("made_by", "source", "options", "about"):
+        if not isinstance(getattr(manifest, name), dict):
+            raise ValueError(f"{name} is not an object")
+    for name, entry in manifest.files.items():
+        if type(entry.size_bytes) is not int or not isinstance(entry.sha256, str):
+            raise ValueError(f"no size_bytes and sha256 for {name}")
 
 
 def identity(source: Path) -> dict[str, Any]:
@@ -89,5 +105,5 @@ def identity(source: Path) -> dict[str, Any]:
     manifest = source / NAME
     if manifest.is_file():
         return {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
-    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.is_file())
+    files = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
     return {"files": {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files}}

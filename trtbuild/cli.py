@@ -40,9 +40,28 @@ def _settings(ctx: click.Context, _: click.Parameter, path: Path | None) -> None
     if path is None:
         return
     try:
-        ctx.default_map = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.BadParameter(f"{path} is not a TOML file: {error}") from error
+    ctx.default_map = {name: _table(ctx, path, name, table) for name, table in tables.items()}
+
+
+def _table(ctx: click.Context, path: Path, name: str, table: Any) -> dict[str, Any]:
+    """A command's settings under click's names for them; what no command takes is refused."""
+    command = trtbuild.get_command(ctx, name)
+    if command is None or not isinstance(table, dict):
+        raise click.BadParameter(f"{path}: [{name}] is not one of {', '.join(COMMANDS)}")
+    names = {
+        flag.lstrip("-").replace("-", "_"): param.name or ""
+        for param in command.params
+        for flag in param.opts
+    }
+    settings = {}
+    for key, value in table.items():
+        if (known := key.replace("-", "_")) not in names:
+            raise click.BadParameter(f"{path}: {name} has no option {key}")
+        settings[names[known]] = value
+    return settings
 
 
 @click.group(
@@ -73,3 +92,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except TrtbuildError as error:
         click.echo(f"trtbuild: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        place = f"can't use {error.filename}; found " if error.filename else ""
+        click.echo(f"trtbuild: {place}{error.strerror or error}", err=True)
+        sys.exit(TrtbuildError.exit_code)

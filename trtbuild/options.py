@@ -13,9 +13,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 MODEL = click.Path(path_type=Path)
 
+
+def _checked_name(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
+    """A name that can be shown in a line, a URL and a path below the working folder."""
+    if name is None or (name.isprintable() and not {"", ".", ".."} & set(name.split("/"))):
+        return name
+    raise click.BadParameter(f"{name!r} is not a name: letters, and single slashes between them")
+
+
 out = click.option("-o", "--out", type=FOLDER, required=True, help="Folder to write.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-name = click.option("--name", help="The served model's name; by default the model's own.")
+name = click.option(
+    "--name", callback=_checked_name, help="The served model's name; by default the model's own."
+)
 dtype = click.option(
     "--dtype",
     type=click.Choice(["auto", "float16", "bfloat16", "float32"]),

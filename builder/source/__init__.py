@@ -21,7 +21,7 @@ def open_source(path: Path) -> Source:
         return huggingface.open_folder(path)
     if not path.exists():
         raise ModelError(f"{path} doesn't exist", do="give a Hugging Face folder or a .gguf file")
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" and path.is_file():
         return gguf.open_file(path)
     huggingface.refuse_pickle(path, [path])
     raise ModelError(f"{path} is not a model", do="give a Hugging Face folder or a .gguf file")

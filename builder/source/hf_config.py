@@ -55,11 +55,12 @@ def _value(path: Path, fields: Fields, field: hf.Field, known: Fields) -> Any:
     return _typed(path, key, fields[key], field.kind)
 
 
-def _typed(path: Path, key: str, value: Any, kind: type) -> Any:
+def _typed(path: Path, key: str, value: Any, kind: type[Any]) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind or (isinstance(value, int) and kind is int and value < 1):
-        wanted = "a positive int" if kind is int else f"a {kind.__name__}"
+    number = kind in (int, float)
+    if type(value) is not kind or (number and not 0 < value < math.inf):
+        wanted = f"a positive {kind.__name__}" if number else f"a {kind.__name__}"
         raise ModelError(f"{path}: {key} must be {wanted}", found=repr(value))
     return value
 
@@ -114,10 +115,10 @@ def _rotary(path: Path, fields: Fields, values: Fields) -> tuple[float, Fields |
     partial = rope.pop("partial_rotary_factor", None) or fields.get("partial_rotary_factor")
     if partial not in (None, 1):
         raise ModelError(f"{path}: partial_rotary_factor can't be expressed", found=repr(partial))
-    base = rope.pop("rope_theta", None) or fields.get("rope_theta") or hf.ROTARY_BASE_DEFAULT
-    base = _typed(path, "rope_theta", base, float)
+    bases = (rope.pop("rope_theta", None), fields.get("rope_theta"), hf.ROTARY_BASE_DEFAULT)
+    base = _typed(path, "rope_theta", next(base for base in bases if base is not None), float)
     legacy = rope.pop("type", "default")
-    kind = rope.pop("rope_type", legacy)
+    kind = str(rope.pop("rope_type", legacy))
     kind = hf.ROPE_TYPE_ALIASES.get(kind, kind)
     if kind in hf.PLAIN_ROPE:
         return base, None
@@ -133,8 +134,9 @@ def _scaling(path: Path, key: str, rope: Fields, values: Fields) -> Fields:
             do=f"known are {', '.join(hf.ROPE_SCALINGS)}",
         )
     for name in hf.ROPE_SCALINGS[kind]:
-        if not isinstance(rope.get(name), int | float):
-            raise ModelError(f"{path}: {key} has no number {name}", found=repr(rope.get(name)))
+        value: Any = rope.get(name)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ModelError(f"{path}: {key} has no positive {name}", found=repr(value))
     if kind == "yarn":
         # TensorRT-LLM would take 4096 and never reads attention_factor.
         rope.setdefault("original_max_position_embeddings", values["max_position_embeddings"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from builder import safetensors_file
+from builder import manifest, safetensors_file
 from builder.errors import ModelError
 from builder.safetensors_file import StoredTensor
 from builder.source import hf_config
@@ -36,6 +36,12 @@ GENERATION_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 def open_folder(path: Path) -> Source:
     """The model in a folder. Raises ModelError and CorruptFileError."""
+    if (path / manifest.NAME).is_file():
+        raise ModelError(
+            f"{path} is not a model folder",
+            found=f"a {manifest.read(path).kind} that trtbuild made",
+            do="give the model that it was made from",
+        )
     if not (path / CONFIG).is_file():
         raise ModelError(
             f"{path} is not a model folder",
@@ -55,7 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ModelError when it isn't one."""
     try:
         fields = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} is not valid JSON", found=str(error), do="download it again"
         ) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from builder import artifact
 from builder.checkpoint import Checkpoint
+from builder.checkpoint_check import check_names
 from builder.errors import ArtifactError, MissingToolError
 from builder.limits import TOKENS_PER_BLOCK, LimitOptions, Limits, plan
 from builder.manifest import Manifest, identity, read
@@ -167,6 +168,7 @@ def _write_model(source: Checkpoint, folder: Path) -> None:
     from builder.targets.openvino_graph import build_graph
 
     tensors = source.tensors()
+    check_names(source, tensors)
     artifact.require_space(folder, sum(tensor.nbytes for tensor in tensors.values()))
     try:
         graph = build_graph(source.config, tensors)

@@ -71,7 +71,9 @@ class _Decoder:
             self.beam_idx,
             self.logits_indices,
         ]
-        return Model([logits], self.sinks, parameters, self.config["architecture"])
+        model = Model([logits], self.sinks, parameters, self.config["architecture"])
+        _number(model)
+        return model
 
     def tied(self) -> bool:
         """Whether the head is the embedding: then its bytes are stored once."""
@@ -222,6 +224,13 @@ def inverse_frequencies(config: Mapping[str, Any]) -> NDArray[np.float32]:
         kept = np.clip((turns - low) / (high - low), 0, 1)
         frequencies = frequencies * (kept + (1 - kept) / scaling["factor"])
     return frequencies.astype(np.float32)
+
+
+def _number(model: Model) -> None:
+    """Name the operations by their place, not by a count of all that the process has made."""
+    for index, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
 
 
 def _int64(value: int | list[int]) -> Node:

@@ -261,7 +261,7 @@ def test_too_little_room_is_told_before_the_start_with_figures(
     tiny_folder: Path, small_disk: Path
 ) -> None:
     (small_disk / "full").write_bytes(bytes(1 << 19))
-    with pytest.raises(OutputError, match=r"GB free where .* GB are needed; free some space"):
+    with pytest.raises(OutputError, match=r"MB free where .* MB are needed; free some space"):
         convert(tiny_folder, small_disk / "out")
     assert [p.name for p in small_disk.iterdir()] == ["full"]
 

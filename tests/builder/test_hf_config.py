@@ -106,7 +106,7 @@ def test_a_missing_field_is_named_with_the_file(field: Any) -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "already quantized; .*gptq"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_scaling": {"rope_type": "longrope", "factor": 2}}, "'longrope'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "no number low_freq_factor"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "no positive low_freq_factor"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1.0}}}, "one rotary embedding"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": 3.0}}, "attention_f"),
         ({"architectures": None}, "no field architectures"),
