@@ -99,7 +99,7 @@ def test_a_missing_field_is_named_with_the_file(field: Any) -> None:
         ({"hidden_size": 0}, "hidden_size"),
         ({"hidden_size": True}, "hidden_size"),
         ({"hidden_size": 66}, "multiple of num_attention_heads"),
-        ({"rms_norm_eps": "tiny"}, "rms_norm_eps must be a float"),
+        ({"rms_norm_eps": "tiny"}, "rms_norm_eps must be a positive float"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be a bool"),
         ({"torch_dtype": "float8"}, "dtype must be one of"),
         ({"hidden_act": "swoosh"}, "hidden_act.*'swoosh'"),
