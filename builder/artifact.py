@@ -129,12 +129,14 @@ def stage(out: Path, manifest: Manifest) -> Iterator[Staging]:
 def writing(out: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write at `out` or beside it into OutputError.
 
-    What it refuses elsewhere, such as reading the input, is raised as it is.
+    What it refuses elsewhere, such as reading the input, is raised as it is; a full disk is always
+    the output's.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSED or not _concerns(error.filename, out):
+        ours = error.errno in _FULL or _concerns(error.filename, out)
+        if error.errno not in _REFUSED or not ours:
             raise
         do = "choose another place with -o"
         if error.errno in _FULL:

@@ -66,6 +66,9 @@ def write_repository(
     if found := artifact.finished(out, wanted):
         return found
     configs = _configs(source, options)
+    if not _same_file_system(engine, out.resolve()):
+        sizes = (entry.size_bytes for entry in source.manifest.files.values())
+        artifact.require_space(out.resolve(), sum(sizes))
     with artifact.stage(out, wanted) as staging:
         for model, text in configs.items():
             (staging.path / model / "1").mkdir(parents=True)
@@ -144,6 +147,12 @@ def _version() -> str:
         return version("trtbuild")
     except PackageNotFoundError:
         return "unknown"
+
+
+def _same_file_system(one: Path, place: Path) -> bool:
+    while not place.exists():
+        place = place.parent
+    return one.stat().st_dev == place.stat().st_dev
 
 
 def _link_engine(engine: Engine, staging: Staging, progress: Progress) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from builder import artifact
 from builder.checkpoint import Checkpoint
 from builder.checkpoint_check import check_names
-from builder.errors import ArtifactError, MissingToolError
+from builder.errors import ArtifactError, MissingToolError, OutputError
 from builder.limits import TOKENS_PER_BLOCK, LimitOptions, Limits, plan
 from builder.manifest import Manifest, identity, read
+from builder.safetensors_file import StoredTensor
 
 MODEL_FILES = ("openvino_model.xml", "openvino_model.bin")
 
@@ -76,8 +77,11 @@ def build(
     found = artifact.finished(out, wanted)
     if found is not None:
         return found
+    tensors = source.tensors()
+    check_names(source, tensors)
+    artifact.require_space(out.resolve(), sum(tensor.nbytes for tensor in tensors.values()))
     with artifact.stage(out, wanted) as staging:
-        _write_model(source, staging.path)
+        _write_model(source.config, tensors, staging.path)
         config = json.dumps(engine_config(source.config, limits), indent=2) + "\n"
         (staging.path / "config.json").write_text(config)
         for file in source.tokenizer_files:
@@ -162,20 +166,20 @@ def _refuse_unsupported(source: Checkpoint, limits: Limits) -> None:
         )
 
 
-def _write_model(source: Checkpoint, folder: Path) -> None:
+def _write_model(
+    config: Mapping[str, Any], tensors: Mapping[str, StoredTensor], folder: Path
+) -> None:
     import openvino
 
     from builder.targets.openvino_graph import build_graph
 
-    tensors = source.tensors()
-    check_names(source, tensors)
-    artifact.require_space(folder, sum(tensor.nbytes for tensor in tensors.values()))
+    graph = build_graph(config, tensors)
     try:
-        graph = build_graph(source.config, tensors)
-    except KeyError as error:
-        raise ArtifactError(
-            f"{source.path} is not a whole checkpoint",
-            found=f"no {error.args[0]}",
-            do="make the checkpoint again",
+        openvino.save_model(graph, folder / MODEL_FILES[0], compress_to_fp16=False)
+    except RuntimeError as error:
+        # OpenVINO's own words are of the C++ stream; the weights were all there and checked
+        raise OutputError(
+            f"can't write the model to {folder.parent}",
+            found=str(error),
+            do="free some space or choose another place with -o",
         ) from error
-    openvino.save_model(graph, folder / MODEL_FILES[0], compress_to_fp16=False)
