@@ -15,6 +15,7 @@ from typing import Any
 from builder import manifest, safetensors_file
 from builder.dtypes import FLOATS
 from builder.errors import ArtifactError, CorruptFileError
+from builder.mapping import Layout
 from builder.safetensors_file import StoredTensor
 from builder.source.huggingface import GENERATION_CONFIG, TOKENIZER_FILES
 
@@ -74,9 +75,19 @@ class Checkpoint:
         return checkpoint
 
     @property
+    def layout(self) -> Layout:
+        """How the weights are divided over ranks."""
+        mapping = self.config.get("mapping") or {}
+        return Layout(
+            tp=int(mapping.get("tp_size", 1)),
+            pp=int(mapping.get("pp_size", 1)),
+            parallel_embedding=bool(self.config.get("use_parallel_embedding", False)),
+        )
+
+    @property
     def world_size(self) -> int:
         """How many ranks the weights are divided over."""
-        return int((self.config.get("mapping") or {}).get("world_size", 1))
+        return self.layout.world_size
 
     @property
     def quant_algo(self) -> str | None:
@@ -134,7 +145,8 @@ def _check_fields(path: Path, fields: dict[str, Any]) -> None:
     """What the fields hold must be what their readers take for granted."""
     for name, kind in {**_REQUIRED, **_OPTIONAL}.items():
         _require(path, name, kind, fields.get(name))
-    _require(path, "mapping.world_size", int, (fields.get("mapping") or {}).get("world_size"))
+    for name in ("world_size", "tp_size", "pp_size"):
+        _require(path, f"mapping.{name}", int, (fields.get("mapping") or {}).get(name))
     if fields["dtype"] not in FLOATS:
         raise ArtifactError(
             f"{path / CONFIG}: dtype must be one of {', '.join(FLOATS)}",

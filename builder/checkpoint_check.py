@@ -23,23 +23,22 @@ _SHOWN = 5
 def check(path: Path, progress: Progress = silent) -> None:
     """Read the whole checkpoint in `path`; raise ArtifactError for the first kind of damage.
 
-    Shapes and dtypes are compared for unquantized checkpoints of one rank; of others it is only
-    known which tensors there must be. `progress` counts tensors.
+    Shapes and dtypes are compared for unquantized checkpoints; of quantized ones it is only known
+    which tensors there must be. `progress` counts a rank's tensors.
     """
     checkpoint = Checkpoint.open(path)
     if (path / manifest.NAME).is_file():
         artifact.verify(path, manifest.read(path, "checkpoint"))
     for rank in range(checkpoint.world_size):
         tensors = checkpoint.tensors(rank)
-        if checkpoint.world_size == 1:
-            check_names(checkpoint, tensors)
+        check_names(checkpoint, tensors, rank)
         for done, tensor in enumerate(tensors.values()):
             _check_numbers(path, tensor)
             progress(done + 1, len(tensors))
 
 
-def check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor]) -> None:
-    """Compare the tensors of a checkpoint of one rank with what its config asks for.
+def check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor], rank: int = 0) -> None:
+    """Compare the tensors of a rank with what the checkpoint's config asks for.
 
     Raises UnknownFamilyError, and ArtifactError for tensors that are missing, left over, or of
     another shape or dtype.
@@ -49,7 +48,7 @@ def check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor]) -> 
     fields = {**config, "attn_bias": config.get("attn_bias", config.get("bias", False))}
     family = families.of(config["architecture"])
     # One too many is enough to know that some are lacking, however many layers it claims.
-    wanted = islice(family.expected(fields), len(tensors) + 1)
+    wanted = islice(checkpoint.layout.tensors(family, fields, rank), len(tensors) + 1)
     expected = {tensor.name: tensor.shape for tensor in wanted}
     _complain(checkpoint, "lacks tensors", sorted(expected.keys() - tensors.keys()))
     if checkpoint.quant_algo:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from builder.checkpoint_check import some
 from builder.checkpoint_config import pretrained_config
 from builder.dtypes import FLOATS, NUMPY, Array
 from builder.errors import LimitError, ModelError
-from builder.families import Expected, Family
+from builder.families import Family
 from builder.manifest import Manifest
+from builder.mapping import Layout, Piece
 from builder.progress import Progress, silent
+from builder.safetensors_file import ALL, BLOCK_BYTES
 from builder.safetensors_writer import PendingTensor, write
 from builder.source import Source, Tensor, open_source
 from builder.source.huggingface import json_bytes
@@ -36,10 +38,20 @@ class ConvertOptions:
 
     `name` is what the model will be served as, by default the source folder's or file's own.
     `dtype` "auto" is the model's own, with float32 taken as float16 like upstream's converters.
+    `tp` and `pp` are the ranks of tensor and pipeline parallelism; with `parallel_embedding` the
+    embedding is divided too.
     """
 
     dtype: str = "auto"
     name: str | None = None
+    tp: int = 1
+    pp: int = 1
+    parallel_embedding: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """How the model is divided over ranks."""
+        return Layout(tp=self.tp, pp=self.pp, parallel_embedding=self.parallel_embedding)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -73,7 +85,7 @@ def convert(
     if found := artifact.finished(out, wanted):
         return found
     model = open_source(source)
-    return _write(model, out, wanted, _dtype(model, options), progress)
+    return _write(model, out, wanted, options, progress)
 
 
 def model_name(source: Path) -> str:
@@ -88,40 +100,66 @@ def _dtype(model: Source, options: ConvertOptions) -> str:
     return "float16" if model.config.dtype == "float32" else model.config.dtype
 
 
-def _write(model: Source, out: Path, wanted: Manifest, dtype: str, progress: Progress) -> Manifest:
-    family = families.of(model.config.architecture)
-    tensors = plan(model, family, dtype)
+def _write(
+    model: Source, out: Path, wanted: Manifest, options: ConvertOptions, progress: Progress
+) -> Manifest:
+    dtype = _dtype(model, options)
+    ranks = plan(model, options.layout, dtype)
     files = {name: read() for name, read in model.files.items()}
-    size = sum(tensor.nbytes for tensor in tensors)
+    sizes = [sum(tensor.nbytes for tensor in tensors) for tensors in ranks]
     artifact.require_space(
-        out.resolve(), size + sum(map(len, files.values())) + _ROOM_FOR_THE_REST_BYTES
+        out.resolve(), sum(sizes) + sum(map(len, files.values())) + _ROOM_FOR_THE_REST_BYTES
     )
     about = {
         **wanted.about,
         "architecture": model.config.architecture,
         "dtype": dtype,
-        "weights_bytes": size,
+        "world_size": len(ranks),
+        "weights_bytes": sum(sizes),
         "parameters": sum(math.prod(tensor.shape) for tensor in model.tensors.values()),
     }
     with artifact.stage(out, replace(wanted, about=about)) as staging:
         for name, content in files.items():
             (staging.path / name).write_bytes(content)
-        config = pretrained_config(model.config, family, dtype)
+        config = pretrained_config(model.config, dtype, options.layout)
         (staging.path / CONFIG).write_bytes(json_bytes(config))
-        name = rank_file(0)
-        staging.record(name, write(staging.path / name, tensors, progress))
+        for rank, tensors in enumerate(ranks):
+            file, before = staging.path / rank_file(rank), sum(sizes[:rank])
+            report = partial(_shifted, progress, before, sum(sizes))
+            staging.record(file.name, write(file, tensors, report))
     return manifest.read(out, "checkpoint")
 
 
-def plan(model: Source, family: Family, dtype: str) -> list[PendingTensor]:
-    """The checkpoint's tensors, each with where its bytes come from; nothing is read yet.
+def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
 
-    Raises ModelError, with names, for tensors that are missing, left over or misshapen.
+
+def plan(model: Source, layout: Layout, dtype: str) -> list[list[PendingTensor]]:
+    """Each rank's tensors, each with where its bytes come from; nothing is read yet.
+
+    Raises ModelError, with names, for tensors that are missing, left over or misshapen, and
+    LimitError for a model that can't be divided so.
     """
-    # A tensor of the source has at most two places; more of them is lacking some, and a config
-    # may claim any number of layers.
-    most = 2 * len(model.tensors) + 1
-    expected = list(islice(family.expected(asdict(model.config)), most))
+    config = asdict(model.config)
+    family = families.of(model.config.architecture)
+    _check_source(model, family, config)
+    layout.check(config)
+    return [
+        [
+            PendingTensor(
+                name=tensor.name,
+                dtype=dtype,
+                shape=tensor.shape,
+                blocks=partial(_blocks, tensor.pieces, model.tensors, dtype),
+            )
+            for tensor in layout.tensors(family, config, rank)
+        ]
+        for rank in range(layout.world_size)
+    ]
+
+
+def _check_source(model: Source, family: Family, config: Mapping[str, Any]) -> None:
+    expected = family.expected(config)
     parts = {name: shape for tensor in expected for name, shape in tensor.parts}
     _complain(model, "lacks tensors", [name for name in parts if name not in model.tensors])
     tied = model.config.tie_word_embeddings
@@ -133,7 +171,6 @@ def plan(model: Source, family: Family, dtype: str) -> list[PendingTensor]:
         if model.tensors[name].shape != shape
     ]
     _complain(model, "has tensors whose shapes don't fit its config", wrong)
-    return [_pending(tensor, model.tensors, dtype) for tensor in expected]
 
 
 def _complain(model: Source, what: str, names: list[str]) -> None:
@@ -145,21 +182,25 @@ def _complain(model: Source, what: str, names: list[str]) -> None:
         )
 
 
-def _pending(expected: Expected, tensors: Mapping[str, Tensor], dtype: str) -> PendingTensor:
-    parts = [(name, tensors[name]) for name, _ in expected.parts]
-    return PendingTensor(
-        name=expected.name,
-        dtype=dtype,
-        shape=expected.shape,
-        blocks=partial(_blocks, parts, dtype),
-    )
+def _blocks(pieces: Iterable[Piece], tensors: Mapping[str, Tensor], dtype: str) -> Iterator[Array]:
+    """The pieces' elements one after the other, cast where they are of another dtype."""
+    for piece in pieces:
+        tensor = tensors[piece.source]
+        whole = piece.columns == ALL
+        for block in tensor.blocks(piece.rows) if whole else _columns(tensor, piece):
+            yield block if tensor.dtype == dtype else _cast(piece.source, block, dtype)
+        if piece.padding:
+            yield np.zeros(piece.padding * math.prod(piece.shape[1:]), NUMPY[dtype])
 
 
-def _blocks(parts: Iterable[tuple[str, Tensor]], dtype: str) -> Iterator[Array]:
-    """The parts' elements one after the other, cast where they are of another dtype."""
-    for name, tensor in parts:
-        for block in tensor.blocks():
-            yield block if tensor.dtype == dtype else _cast(name, block, dtype)
+def _columns(tensor: Tensor, piece: Piece) -> Iterator[Array]:
+    """Some columns of a matrix, as many whole rows at once as a block may hold."""
+    rows, columns = tensor.shape
+    step = max(1, BLOCK_BYTES // (columns * NUMPY[tensor.dtype].itemsize))
+    for start in range(0, rows, step):
+        chosen = slice(start, min(start + step, rows))
+        whole = np.concatenate(list(tensor.blocks(chosen))).reshape(-1, columns)
+        yield np.ascontiguousarray(whole[:, piece.columns]).reshape(-1)
 
 
 def _cast(name: str, block: Array, dtype: str) -> Array:

@@ -26,6 +26,9 @@ HEADER_LIMIT_BYTES = 100_000_000
 BLOCK_BYTES = 1 << 24
 """How much of a tensor is handed on at once."""
 
+ALL = slice(None)
+"""Every row of a tensor."""
+
 _AGAIN = "download or save the file again"
 
 
@@ -53,16 +56,20 @@ class StoredTensor:
         """A read-only view, shape `shape`, dtype `NUMPY[dtype]` (ml_dtypes for bfloat16)."""
         return np.frombuffer(self.data(), NUMPY[self.dtype]).reshape(self.shape)
 
-    def blocks(self) -> Iterator[Array]:
-        """Consecutive flat views of up to BLOCK_BYTES; pages already handed on are let go.
+    def blocks(self, rows: slice = ALL) -> Iterator[Array]:
+        """Consecutive flat views of up to BLOCK_BYTES of the given rows (of dimension 0).
 
-        Without letting them go, a whole model would count as resident by the end of a copy.
+        Pages already handed on are let go: else a whole model would count as resident by the end
+        of a copy.
         """
         flat = self.numpy().reshape(-1)
         step = BLOCK_BYTES // flat.itemsize
-        for start in range(0, flat.size, step):
-            yield flat[start : start + step]
-            self._let_go(self.begin + start * flat.itemsize, step * flat.itemsize)
+        row = math.prod(self.shape[1:])
+        first, last, _ = rows.indices(self.shape[0] if self.shape else 1)
+        for start in range(first * row, last * row, step):
+            stop = min(start + step, last * row)
+            yield flat[start:stop]
+            self._let_go(self.begin + start * flat.itemsize, (stop - start) * flat.itemsize)
 
     def _let_go(self, begin: int, size: int) -> None:
         first = begin - begin % mmap.PAGESIZE

@@ -35,6 +35,16 @@ dtype = click.option(
 )
 
 
+def layout(function: F) -> F:
+    """How a checkpoint is divided over ranks."""
+    for flag, text in (("--pp", "Pipeline-parallel ranks."), ("--tp", "Tensor-parallel ranks.")):
+        option = click.option(flag, type=click.IntRange(1), default=1, show_default=True, help=text)
+        function = option(function)
+    return click.option(
+        "--parallel-embedding", is_flag=True, help="Divide the embedding over the ranks too."
+    )(function)
+
+
 def limits(function: F) -> F:
     """The engine's limits, named as in TensorRT-LLM."""
     from builder.limits import LimitOptions

@@ -7,9 +7,9 @@ from builder.families.llama import LLAMA
 from builder.families.mistral import MISTRAL
 from builder.families.qwen2 import QWEN2
 from builder.families.qwen3 import QWEN3
-from builder.families.table import Constant, Expected, Family, Part, Row, Split
+from builder.families.table import Constant, Expected, Family, Part, Row, Split, Stage
 
-__all__ = ["FAMILIES", "Constant", "Expected", "Family", "Part", "Row", "Split", "of"]
+__all__ = ["FAMILIES", "Constant", "Expected", "Family", "Part", "Row", "Split", "Stage", "of"]
 
 FAMILIES = {
     architecture: family

@@ -7,7 +7,7 @@ trap is in the MLP: `fc` is the projection that goes through the activation, Hug
 
 from __future__ import annotations
 
-from builder.families.table import Constant, Family, Part, Row, Split
+from builder.families.table import Constant, Family, Part, Row, Split, Stage
 
 _LAYER = "transformer.layers.{i}."
 _HF = "model.layers.{i}."
@@ -16,12 +16,14 @@ EMBEDDINGS = (
     Row(
         name="transformer.vocab_embedding.weight",
         parts=(Part("model.embed_tokens.weight", ("V", "D")),),
-        split=Split.COPY,
+        split=Split.EMBEDDING,
+        stage=Stage.FIRST,
     ),
     Row(
         name="lm_head.weight",
         parts=(Part("lm_head.weight", ("V", "D")),),
         split=Split.VOCABULARY,
+        stage=Stage.LAST,
         when=("tie_word_embeddings", False),
     ),
     # Tied embeddings are written twice: the loader's own tying fails with pipeline parallelism.
@@ -29,12 +31,14 @@ EMBEDDINGS = (
         name="lm_head.weight",
         parts=(Part("model.embed_tokens.weight", ("V", "D")),),
         split=Split.VOCABULARY,
+        stage=Stage.LAST,
         when=("tie_word_embeddings", True),
     ),
     Row(
         name="transformer.ln_f.weight",
         parts=(Part("model.norm.weight", ("D",)),),
         split=Split.COPY,
+        stage=Stage.LAST,
     ),
 )
 

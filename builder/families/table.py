@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -17,6 +18,18 @@ class Split(Enum):
     COLUMNS = "dimension 1 in equal parts"
     HEADS = "dimension 0 of q, k and v each, by heads; then joined again"
     VOCABULARY = "dimension 0 in equal parts, padded with zero rows"
+    EMBEDDING = "as VOCABULARY with a parallel embedding, else COPY"
+
+
+class Stage(Enum):
+    """Which ranks of pipeline parallelism have a tensor."""
+
+    FIRST = "the first"
+    EACH = "those that have its layer"
+    LAST = "the last"
+
+
+EVERY_STAGE = frozenset(Stage)
 
 
 DIMENSIONS = {
@@ -56,6 +69,7 @@ class Row:
     name: str
     parts: tuple[Part, ...]
     split: Split
+    stage: Stage = Stage.EACH
     when: tuple[str, Any] | None = None
 
 
@@ -89,20 +103,28 @@ class Family:
     unused: tuple[str, ...] = ()
     unused_when_tied: tuple[str, ...] = ("lm_head.weight",)
 
-    def expected(self, config: Mapping[str, Any]) -> Iterator[Expected]:
+    def expected(
+        self,
+        config: Mapping[str, Any],
+        *,
+        layers: range | None = None,
+        stages: AbstractSet[Stage] = EVERY_STAGE,
+    ) -> Iterator[Expected]:
         """Every tensor of a checkpoint with this config, in the order of the layers.
 
         `config` holds the attributes of ModelConfig, or is a checkpoint's config: the names are
-        the same.
+        the same. `layers` and `stages` choose those of a pipeline rank, by default all; the
+        checkpoint's names count layers from the rank's first.
         """
         rows = [row for row in self.rows if _holds(row, config)]
         for row in rows:
-            if "{i}" not in row.name:
+            if row.stage is not Stage.EACH and row.stage in stages:
                 yield _fill(row, config)
-        for layer in range(config["num_hidden_layers"]):
+        chosen = range(config["num_hidden_layers"]) if layers is None else layers
+        for local, layer in enumerate(chosen):
             for row in rows:
-                if "{i}" in row.name:
-                    yield _fill(row, config, layer)
+                if row.stage is Stage.EACH:
+                    yield _fill(row, config, layer, local)
 
     def is_unused(self, name: str, *, tied: bool) -> bool:
         """Whether a source tensor of this name is left out on purpose."""
@@ -114,9 +136,9 @@ def _holds(row: Row, config: Mapping[str, Any]) -> bool:
     return row.when is None or config.get(row.when[0], False) == row.when[1]
 
 
-def _fill(row: Row, config: Mapping[str, Any], layer: int = 0) -> Expected:
+def _fill(row: Row, config: Mapping[str, Any], layer: int = 0, local: int = 0) -> Expected:
     return Expected(
-        name=row.name.replace("{i}", str(layer)),
+        name=row.name.replace("{i}", str(local)),
         parts=tuple(
             (part.name.replace("{i}", str(layer)), tuple(_size(dim, config) for dim in part.shape))
             for part in row.parts

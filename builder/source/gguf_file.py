@@ -13,6 +13,7 @@ import numpy as np
 
 from builder.dtypes import NUMPY, Array
 from builder.errors import CorruptFileError, ModelError
+from builder.safetensors_file import ALL
 from builder.source.gguf_tables import DTYPES
 
 BLOCK_ELEMENTS = 1 << 20
@@ -37,18 +38,20 @@ class GgufTensor:
         """The dtype of what `blocks` gives."""
         return DTYPES.get(self.kind.name, "float32")
 
-    def blocks(self) -> Iterator[Array]:
-        """Consecutive flat pieces of the tensor, of `dtype`."""
-        rows = self.shape[0] if len(self.shape) > 1 else 1
-        stored = np.frombuffer(self.map, np.uint8, self.nbytes, self.begin).reshape(rows, -1)
+    def blocks(self, rows: slice = ALL) -> Iterator[Array]:
+        """Consecutive flat pieces of the given rows (of dimension 0), of `dtype`."""
+        count = self.shape[0] if len(self.shape) > 1 else 1
+        stored = np.frombuffer(self.map, np.uint8, self.nbytes, self.begin).reshape(count, -1)
         if len(self.shape) == 1:
             row = self._decode(stored).reshape(-1)
-            yield row if self.order is None else row[self.order]
+            yield (row if self.order is None else row[self.order])[rows]
             return
+        first, last, _ = rows.indices(count)
         step = max(1, BLOCK_ELEMENTS // math.prod(self.shape[1:]))
-        for start in range(0, rows, step):
-            chosen = slice(start, start + step) if self.order is None else self.order[start:][:step]
-            yield self._decode(stored[chosen]).reshape(-1)
+        for start in range(first, last, step):
+            chosen = slice(start, min(start + step, last))
+            picked = stored[chosen if self.order is None else self.order[chosen]]
+            yield self._decode(picked).reshape(-1)
         first = self.begin - self.begin % mmap.PAGESIZE
         self.map.madvise(mmap.MADV_DONTNEED, first, self.begin + self.nbytes - first)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from builder.dtypes import Array
+from builder.safetensors_file import ALL
 from builder.source.config import ModelConfig
 
 
@@ -22,8 +23,8 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]:
         """As Hugging Face has it: linear weights are [out, in]."""
 
-    def blocks(self) -> Iterator[Array]:
-        """Consecutive flat pieces in C order, each small beside a large tensor."""
+    def blocks(self, rows: slice = ALL) -> Iterator[Array]:
+        """Consecutive flat pieces in C order of the given rows (of dimension 0)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

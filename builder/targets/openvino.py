@@ -41,6 +41,17 @@ def _rotary_scaling_known(value: Any) -> bool:
 
 _NEEDS = (
     _Need(
+        field="architecture",
+        accepts=_one_of(
+            "LlamaForCausalLM",
+            "LLaMAForCausalLM",
+            "MistralForCausalLM",
+            "Qwen2ForCausalLM",
+            "Qwen3ForCausalLM",
+        ),
+        reason="only decoders of Llama's shape",
+    ),
+    _Need(
         field="position_embedding_type",
         accepts=_one_of("rope_gpt_neox"),
         reason="only rotary positions in the GPT-NeoX layout",

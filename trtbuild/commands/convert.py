@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,17 +14,18 @@ from trtbuild import console, options
 @click.argument("model", type=options.MODEL)
 @options.out
 @options.dtype
+@options.layout
 @options.name
 @options.as_json
-def convert(model: Path, out: Path, dtype: str, name: str | None, as_json: bool) -> None:
+def convert(model: Path, out: Path, as_json: bool, **chosen: Any) -> None:
     """Convert MODEL (a Hugging Face folder or a .gguf file) to a TensorRT-LLM checkpoint."""
     from builder.convert import ConvertOptions
     from builder.convert import convert as run
 
-    chosen = ConvertOptions(dtype=dtype, name=name)
+    conversion = ConvertOptions(**chosen)
     console.stage(
         "convert",
         out,
-        lambda progress: run(model, out, options=chosen, progress=progress),
+        lambda progress: run(model, out, options=conversion, progress=progress),
         as_json=as_json,
     )
