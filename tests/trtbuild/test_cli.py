@@ -287,3 +287,15 @@ def test_a_stopped_run_leaves_nothing_finished_and_the_next_succeeds(
     trtbuild(*arguments)
     trtbuild("check", tmp_path / "out")
     assert not list(tmp_path.glob(".out.*"))
+
+
+def test_a_plan_is_what_convert_writes_and_writes_nothing(model: Path, tmp_path: Path) -> None:
+    layout = ("--tp", "2", "--pp", "2", "--dtype", "bfloat16")
+    before = sorted(tmp_path.rglob("*"))
+    planned = json.loads(trtbuild("convert", model, "--plan", "--json", *layout).stdout)
+    assert sorted(tmp_path.rglob("*")) == before
+    trtbuild("convert", model, "-o", tmp_path / "out", *layout)
+    files = {path.name: path.stat().st_size for path in (tmp_path / "out").glob("rank*")}
+    assert {file["file"]: file["size_bytes"] for file in planned} == files
+    assert len(files) == 4
+    assert "rank3.safetensors: " in trtbuild("convert", model, "--plan", *layout).stdout
