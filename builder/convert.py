@@ -88,6 +88,12 @@ def convert(
     return _write(model, out, wanted, options, progress)
 
 
+def planned(source: Path, options: ConvertOptions) -> list[list[PendingTensor]]:
+    """What `convert` would write for each rank, in its order; no tensor is read."""
+    model = open_source(source)
+    return plan(model, options.layout, _dtype(model, options))
+
+
 def model_name(source: Path) -> str:
     """What a model is called when nobody says: its folder's name, or its GGUF file's."""
     path = source.resolve()
