@@ -88,6 +88,8 @@ def _properties(core: ov.Core, dtype: str, threads: int) -> dict[str, str]:
         "KV_CACHE_PRECISION": precision,
         "INFERENCE_NUM_THREADS": str(threads or len(os.sched_getaffinity(0))),
         "PERFORMANCE_HINT": "LATENCY",
+        # A step has one of many lengths, and the plugin keeps what it compiles for each.
+        "CPU_RUNTIME_CACHE_CAPACITY": "100",
     }
 
 
