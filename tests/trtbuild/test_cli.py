@@ -272,6 +272,8 @@ def test_a_stopped_run_leaves_nothing_finished_and_the_next_succeeds(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell that runs the tests in the background has them ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.*.partial")):
