@@ -67,7 +67,7 @@ class Checkpoint:
         """Open the folder. Raises ArtifactError when it isn't a whole checkpoint."""
         config = _read_config(path)
         checkpoint = Checkpoint(path=path, config=config)
-        for rank in range(checkpoint.world_size):
+        for rank in range(checkpoint.layout.files):
             if not (path / rank_file(rank)).is_file():
                 raise ArtifactError(
                     f"{path} is not a whole checkpoint", found=f"no {rank_file(rank)}", do=_AGAIN
@@ -81,12 +81,15 @@ class Checkpoint:
         return Layout(
             tp=int(mapping.get("tp_size", 1)),
             pp=int(mapping.get("pp_size", 1)),
+            cp=int(mapping.get("cp_size", 1)),
+            moe_ep=max(1, int(mapping.get("moe_ep_size", 1))),
             parallel_embedding=bool(self.config.get("use_parallel_embedding", False)),
+            embedding_sharding_dim=int(self.config.get("embedding_sharding_dim", 0)),
         )
 
     @property
     def world_size(self) -> int:
-        """How many ranks the weights are divided over."""
+        """How many ranks there are."""
         return self.layout.world_size
 
     @property

@@ -29,7 +29,7 @@ def check(path: Path, progress: Progress = silent) -> None:
     checkpoint = Checkpoint.open(path)
     if (path / manifest.NAME).is_file():
         artifact.verify(path, manifest.read(path, "checkpoint"))
-    for rank in range(checkpoint.world_size):
+    for rank in range(checkpoint.layout.files):
         tensors = checkpoint.tensors(rank)
         check_names(checkpoint, tensors, rank)
         for done, tensor in enumerate(tensors.values()):
@@ -48,17 +48,18 @@ def check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor], ran
     fields = {**config, "attn_bias": config.get("attn_bias", config.get("bias", False))}
     family = families.of(config["architecture"])
     # One too many is enough to know that some are lacking, however many layers it claims.
-    wanted = islice(checkpoint.layout.tensors(family, fields, rank), len(tensors) + 1)
-    expected = {tensor.name: tensor.shape for tensor in wanted}
+    tables = islice(checkpoint.layout.tensors(family, fields, rank), len(tensors) + 1)
+    expected = {tensor.name: tensor for tensor in tables}
     _complain(checkpoint, "lacks tensors", sorted(expected.keys() - tensors.keys()))
     if checkpoint.quant_algo:
         return
     _complain(checkpoint, "has tensors too many", sorted(tensors.keys() - expected.keys()))
     wrong = [
         f"{name} {tensors[name].dtype} {list(tensors[name].shape)}, expected"
-        f" {config['dtype']} {list(shape)}"
-        for name, shape in expected.items()
-        if tensors[name].shape != shape or tensors[name].dtype != config["dtype"]
+        f" {wanted.dtype or config['dtype']} {list(wanted.shape)}"
+        for name, wanted in expected.items()
+        if tensors[name].shape != wanted.shape
+        or tensors[name].dtype != (wanted.dtype or config["dtype"])
     ]
     _complain(checkpoint, "has tensors of another shape or dtype", wrong)
 

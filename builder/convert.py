@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from builder import artifact, families, manifest
 from builder.checkpoint import CONFIG, rank_file
 from builder.checkpoint_check import some
 from builder.checkpoint_config import pretrained_config
-from builder.dtypes import FLOATS, NUMPY, Array
+from builder.dtypes import FLOATS
 from builder.errors import LimitError, ModelError
 from builder.families import Family
 from builder.manifest import Manifest
-from builder.mapping import Layout, Piece
+from builder.mapping import Layout
+from builder.pieces import segments
 from builder.progress import Progress, silent
-from builder.safetensors_file import ALL, BLOCK_BYTES
 from builder.safetensors_writer import PendingTensor, write
-from builder.source import Source, Tensor, open_source
+from builder.source import Source, open_source
 from builder.source.huggingface import json_bytes
 
 DTYPES = ("auto", *FLOATS)
@@ -38,20 +36,29 @@ class ConvertOptions:
 
     `name` is what the model will be served as, by default the source folder's or file's own.
     `dtype` "auto" is the model's own, with float32 taken as float16 like upstream's converters.
-    `tp` and `pp` are the ranks of tensor and pipeline parallelism; with `parallel_embedding` the
-    embedding is divided too.
+    The rest is the layout over ranks: see Layout.
     """
 
     dtype: str = "auto"
     name: str | None = None
     tp: int = 1
     pp: int = 1
+    cp: int = 1
+    moe_ep: int = 1
     parallel_embedding: bool = False
+    embedding_sharding_dim: int = 0
 
     @property
     def layout(self) -> Layout:
         """How the model is divided over ranks."""
-        return Layout(tp=self.tp, pp=self.pp, parallel_embedding=self.parallel_embedding)
+        return Layout(
+            tp=self.tp,
+            pp=self.pp,
+            cp=self.cp,
+            moe_ep=self.moe_ep,
+            parallel_embedding=self.parallel_embedding,
+            embedding_sharding_dim=self.embedding_sharding_dim,
+        )
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -120,7 +127,7 @@ def _write(
         **wanted.about,
         "architecture": model.config.architecture,
         "dtype": dtype,
-        "world_size": len(ranks),
+        "world_size": options.layout.world_size,
         "weights_bytes": sum(sizes),
         "parameters": sum(math.prod(tensor.shape) for tensor in model.tensors.values()),
     }
@@ -146,27 +153,28 @@ def plan(model: Source, layout: Layout, dtype: str) -> list[list[PendingTensor]]
     Raises ModelError, with names, for tensors that are missing, left over or misshapen, and
     LimitError for a model that can't be divided so.
     """
-    config = asdict(model.config)
     family = families.of(model.config.architecture)
+    config = pretrained_config(model.config, dtype, layout)
     _check_source(model, family, config)
-    layout.check(config)
+    layout.check(family, config)
     return [
         [
             PendingTensor(
                 name=tensor.name,
-                dtype=dtype,
+                dtype=tensor.dtype or dtype,
                 shape=tensor.shape,
-                blocks=partial(_blocks, tensor.pieces, model.tensors, dtype),
+                segments=partial(segments, tensor.pieces, model.tensors, tensor.dtype or dtype),
             )
-            for tensor in layout.tensors(family, config, rank)
+            for tensor in layout.of(family).tensors(family, config, rank)
         ]
-        for rank in range(layout.world_size)
+        for rank in range(layout.files)
     ]
 
 
 def _check_source(model: Source, family: Family, config: Mapping[str, Any]) -> None:
-    expected = family.expected(config)
-    parts = {name: shape for tensor in expected for name, shape in tensor.parts}
+    parts = {
+        name: shape for tensor in family.expected(config) for name, shape in tensor.sources.items()
+    }
     _complain(model, "lacks tensors", [name for name in parts if name not in model.tensors])
     tied = model.config.tie_word_embeddings
     left = [n for n in model.tensors if n not in parts and not family.is_unused(n, tied=tied)]
@@ -186,36 +194,3 @@ def _complain(model: Source, what: str, names: list[str]) -> None:
             found=some(names),
             do=f"check that it is a whole {model.config.architecture} with its own config",
         )
-
-
-def _blocks(pieces: Iterable[Piece], tensors: Mapping[str, Tensor], dtype: str) -> Iterator[Array]:
-    """The pieces' elements one after the other, cast where they are of another dtype."""
-    for piece in pieces:
-        tensor = tensors[piece.source]
-        whole = piece.columns == ALL
-        for block in tensor.blocks(piece.rows) if whole else _columns(tensor, piece):
-            yield block if tensor.dtype == dtype else _cast(piece.source, block, dtype)
-        if piece.padding:
-            yield np.zeros(piece.padding * math.prod(piece.shape[1:]), NUMPY[dtype])
-
-
-def _columns(tensor: Tensor, piece: Piece) -> Iterator[Array]:
-    """Some columns of a matrix, as many whole rows at once as a block may hold."""
-    rows, columns = tensor.shape
-    step = max(1, BLOCK_BYTES // (columns * NUMPY[tensor.dtype].itemsize))
-    for start in range(0, rows, step):
-        chosen = slice(start, min(start + step, rows))
-        whole = np.concatenate(list(tensor.blocks(chosen))).reshape(-1, columns)
-        yield np.ascontiguousarray(whole[:, piece.columns]).reshape(-1)
-
-
-def _cast(name: str, block: Array, dtype: str) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = block.astype(NUMPY[dtype])
-    if dtype == "float16" and not np.isfinite(cast).all() and np.isfinite(block).all():
-        raise LimitError(
-            f"the tensor {name} has numbers that float16 can't hold",
-            found=f"up to {np.abs(block.astype(np.float32)).max():.0f}",
-            do="convert with --dtype bfloat16 or float32",
-        )
-    return cast

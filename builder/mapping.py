@@ -1,84 +1,148 @@
-"""Which slice of which tensor lands on which rank of tensor and pipeline parallelism.
+"""Which slice of which tensor lands on which rank: tensor, pipeline and expert parallelism.
 
-TensorRT-LLM 1.2's rules (`docs/source/legacy/architecture/checkpoint.md`, `mapping.py`): rank =
-pipeline rank * tensor ranks + tensor rank; the embedding is on the first pipeline rank, the final
-norm and the head on the last, and layers are numbered from 0 on each.
+TensorRT-LLM 1.2's rules (`docs/source/legacy/architecture/checkpoint.md`, `mapping.py`): a file's
+rank = pipeline rank * tensor ranks + tensor rank; the embedding is on the first pipeline rank, the
+final norm and the head on the last, and layers are numbered from 0 on each. Within a layer, tensor
+rank = expert-tensor rank * expert ranks + expert rank. Context-parallel ranks share their files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from builder.errors import LimitError
-from builder.families import Expected, Family, Split, Stage
+from builder.families import Change, Expected, Family, Group, Split, Stage
 from builder.safetensors_file import ALL
 
 Config = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Rows and columns of a source tensor, `padding` rows of zeros after them."""
+    """Rows and columns of a source tensor seen as a matrix; `padding` rows of zeros after them.
+
+    `shape` includes the padding. With `transposed`, rows are the columns of what is stored.
+    """
 
     source: str
     shape: tuple[int, ...]
-    rows: slice = field(default_factory=lambda: ALL)
+    rows: tuple[slice, ...]
     columns: slice = field(default_factory=lambda: ALL)
     padding: int = 0
+    transposed: bool = False
+    change: Change | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankTensor:
-    """A tensor of one rank: its pieces one after the other along dimension 0."""
+    """A tensor of one rank: its pieces one after the other in C order."""
 
     name: str
+    shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the joined tensor."""
-        return (sum(piece.shape[0] for piece in self.pieces), *self.pieces[0].shape[1:])
+    dtype: str | None = None
+    """Where it isn't the model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How a model is divided: over `tp` ranks within a layer, over `pp` ranks by layers.
 
-    With `parallel_embedding` the embedding is divided by rows, else every rank has all of it.
+    The `tp` ranks hold a mixture's experts as `moe_ep` groups, each expert of a group divided over
+    `tp / moe_ep` ranks. `cp` ranks divide the context and share their weights. With
+    `parallel_embedding` the embedding is divided, by rows or, with `embedding_sharding_dim` 1, by
+    columns; else every rank has all of it.
     """
 
     tp: int = 1
     pp: int = 1
+    cp: int = 1
+    moe_ep: int = 1
     parallel_embedding: bool = False
+    embedding_sharding_dim: int = 0
 
     @property
     def world_size(self) -> int:
         """How many ranks there are."""
+        return self.tp * self.pp * self.cp
+
+    @property
+    def files(self) -> int:
+        """How many ranks have weights of their own."""
         return self.tp * self.pp
 
-    def check(self, config: Config) -> None:
+    @property
+    def moe_tp(self) -> int:
+        """Over how many ranks one expert is divided."""
+        return self.tp // self.moe_ep
+
+    def mapping(self) -> dict[str, int]:
+        """The `mapping` object of a checkpoint's config."""
+        mapping = {"world_size": self.world_size, "tp_size": self.tp, "pp_size": self.pp}
+        if self.cp > 1:
+            mapping["cp_size"] = self.cp
+        if self.moe_ep > 1:
+            mapping |= {"moe_tp_size": self.moe_tp, "moe_ep_size": self.moe_ep}
+        return mapping
+
+    def of(self, family: Family) -> Layout:
+        """This layout as the family's class in TensorRT-LLM takes it."""
+        forced = family.always_parallel_embedding and self.tp > 1
+        return replace(self, parallel_embedding=True) if forced else self
+
+    def check(self, family: Family, config: Config) -> None:
         """Raise LimitError for a model that can't be divided so."""
         heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-        layers, inner = config["num_hidden_layers"], config["intermediate_size"]
-        for what, allowed in (
-            (f"{heads} attention heads", heads % self.tp == 0),
-            (f"{kv_heads} key-value heads", 0 in (kv_heads % self.tp, self.tp % kv_heads)),
-            (f"an intermediate size of {inner}", inner % self.tp == 0),
+        layers, experts = config["num_hidden_layers"], (config.get("moe") or {}).get("num_experts")
+        tensor = f"can't be divided over {self.tp} tensor-parallel ranks"
+        for allowed, what, found, do in (
+            (
+                heads % self.tp == 0,
+                tensor,
+                f"{heads} attention heads",
+                "choose a --tp that divides them",
+            ),
+            (
+                0 in (kv_heads % self.tp, self.tp % kv_heads),
+                tensor,
+                f"{kv_heads} key-value heads",
+                "choose a --tp that divides them, or that they divide",
+            ),
+            (
+                layers >= self.pp,
+                f"can't be divided over {self.pp} pipeline ranks",
+                f"{layers} layers",
+                f"choose a --pp of at most {layers}",
+            ),
+            (
+                self.pp == 1 or family.pipeline,
+                "can't be divided over pipeline ranks by TensorRT-LLM",
+                f"--pp {self.pp}",
+                "divide it with --tp",
+            ),
+            (
+                self.cp == 1 or not experts,
+                "can't be divided over context-parallel ranks by TensorRT-LLM",
+                f"{experts} experts",
+                "leave --cp out",
+            ),
+            (
+                self.tp % self.moe_ep == 0,
+                f"can't be divided over {self.moe_ep} expert-parallel ranks",
+                f"{self.tp} tensor-parallel ranks",
+                "choose a --moe-ep that divides --tp",
+            ),
+            (
+                self.moe_ep == 1 or (experts and experts % self.moe_ep == 0),
+                f"can't be divided over {self.moe_ep} expert-parallel ranks",
+                f"{experts} experts" if experts else "a model without experts",
+                "choose a --moe-ep that divides them" if experts else "leave --moe-ep out",
+            ),
         ):
             if not allowed:
-                raise LimitError(
-                    f"the model can't be divided over {self.tp} tensor-parallel ranks",
-                    found=what,
-                    do="choose a --tp that divides it",
-                )
-        if layers < self.pp:
-            raise LimitError(
-                f"the model can't be divided over {self.pp} pipeline ranks",
-                found=f"{layers} layers",
-                do=f"choose a --pp of at most {layers}",
-            )
+                raise LimitError(f"the model {what}", found=found, do=do)
 
     def layers(self, pp_rank: int, count: int) -> range:
         """The layers of a pipeline rank; where they don't divide, the first ranks have one more."""
@@ -86,43 +150,108 @@ class Layout:
         start = pp_rank * each + min(pp_rank, more)
         return range(start, start + each + (pp_rank < more))
 
+    def experts(self, tp_rank: int, config: Config) -> range | None:
+        """The experts of a tensor rank, None for a model without."""
+        count = (config.get("moe") or {}).get("num_experts") or 0
+        if not count:
+            return None
+        each = count // self.moe_ep
+        first = tp_rank % self.moe_ep * each
+        return range(first, first + each)
+
     def tensors(self, family: Family, config: Config, rank: int) -> Iterator[RankTensor]:
-        """Every tensor of a rank. `config` is a ModelConfig's attributes, or a checkpoint's."""
+        """Every tensor of a file's rank. `config` is the checkpoint's.
+
+        Raises LimitError for a tensor that can't be divided so.
+        """
         pp_rank, tp_rank = divmod(rank, self.tp)
         stages = {Stage.EACH}
         stages |= {Stage.FIRST} if pp_rank == 0 else set()
         stages |= {Stage.LAST} if pp_rank == self.pp - 1 else set()
-        layers = self.layers(pp_rank, config["num_hidden_layers"])
-        for expected in family.expected(config, layers=layers, stages=stages):
-            pieces = (
-                self._piece(expected, part, config, tp_rank) for part in range(len(expected.parts))
-            )
-            yield RankTensor(name=expected.name, pieces=tuple(pieces))
+        for expected in family.expected(
+            config,
+            layers=self.layers(pp_rank, config["num_hidden_layers"]),
+            stages=stages,
+            experts=self.experts(tp_rank, config),
+        ):
+            yield self._tensor(expected, config, tp_rank)
 
-    def _piece(self, expected: Expected, index: int, config: Config, tp_rank: int) -> Piece:
-        name, shape = expected.parts[index]
-        split = expected.split
+    def _tensor(self, expected: Expected, config: Config, tp_rank: int) -> RankTensor:
+        pieces = [
+            self._piece(expected, index, group, config, tp_rank)
+            for groups in expected.parts
+            for index, group in enumerate(groups)
+        ]
+        each = pieces[: len(expected.parts[0])]
+        shape = (sum(piece.shape[0] for piece in each), *each[0].shape[1:])
+        if expected.experts:
+            shape = (len(expected.parts), *shape)
+        return RankTensor(
+            name=expected.name, shape=shape, pieces=tuple(pieces), dtype=expected.dtype
+        )
+
+    def _piece(
+        self, expected: Expected, index: int, group: Group, config: Config, tp_rank: int
+    ) -> Piece:
+        split, ranks, rank = expected.split, self.tp, tp_rank
         if split is Split.EMBEDDING:
-            split = Split.VOCABULARY if self.parallel_embedding else Split.COPY
-        if self.tp == 1 or split is Split.COPY:
-            return Piece(name, shape)
-        if split is Split.COLUMNS:
-            each = shape[1] // self.tp
-            columns = slice(tp_rank * each, (tp_rank + 1) * each)
-            return Piece(name, (shape[0], each), columns=columns)
-        if split is Split.VOCABULARY:
-            return _padded_rows(name, shape, self.tp, tp_rank)
-        each, first = shape[0] // self.tp, tp_rank
-        if split is Split.HEADS and index > 0 and config["num_key_value_heads"] < self.tp:
+            by_row = Split.COLUMNS if self.embedding_sharding_dim else Split.VOCABULARY
+            split = by_row if self.parallel_embedding else Split.COPY
+        if expected.experts:
+            ranks, rank = self.moe_tp, tp_rank // self.moe_ep
+        start, stop, padding, columns = 0, group.shape[0], 0, group.columns
+        if ranks == 1 or split is Split.COPY:
+            pass
+        elif split is Split.COLUMNS:
+            each = _share(expected.name, group.shape[1], ranks)
+            first = (columns.start or 0) + rank * each
+            columns = slice(first, first + each)
+        elif split is Split.FIRST_RANK:
+            stop, padding = (stop, 0) if rank == 0 else (0, stop)
+        elif split is Split.VOCABULARY:
+            each = -(-stop // ranks)
+            start, stop = (min(stop, n * each) for n in (rank, rank + 1))
+            padding = each - (stop - start)
+        elif split is Split.HEADS and index > 0 and config["num_key_value_heads"] < ranks:
             # fewer heads than ranks: neighbours share one
-            each = config["head_size"]
-            first = tp_rank * config["num_key_value_heads"] // self.tp
-        return Piece(name, (each, *shape[1:]), rows=slice(first * each, (first + 1) * each))
+            each = stop // config["num_key_value_heads"]
+            start = rank * config["num_key_value_heads"] // ranks * each
+            stop = start + each
+        else:
+            each = _share(expected.name, stop, ranks)
+            start, stop = rank * each, (rank + 1) * each
+        return _cut(group, start, stop, padding, columns)
 
 
-def _padded_rows(name: str, shape: tuple[int, ...], ranks: int, rank: int) -> Piece:
-    """Equal parts of the rows; the last ones are filled up with zeros."""
-    each = -(-shape[0] // ranks)
-    start, stop = (min(shape[0], n * each) for n in (rank, rank + 1))
-    padding = each - (stop - start)
-    return Piece(name, (each, *shape[1:]), rows=slice(start, stop), padding=padding)
+def _share(name: str, length: int, ranks: int) -> int:
+    if length % ranks:
+        raise LimitError(
+            f"the tensor {name} can't be divided over {ranks} ranks",
+            found=f"{length} rows or columns",
+            do="choose a --tp that divides them",
+        )
+    return length // ranks
+
+
+def _cut(group: Group, start: int, stop: int, padding: int, columns: slice) -> Piece:
+    """The rows from `start` to `stop` of a group's, as slices of the source's."""
+    rows = []
+    at = start
+    while at < stop:
+        number, inside = divmod(at, group.length)
+        taken = min(group.length - inside, stop - at)
+        begin = group.start + number * group.every + inside
+        rows.append(slice(begin, begin + taken))
+        at += taken
+    width = group.shape[1:]
+    if columns != ALL:
+        width = (columns.stop - columns.start,)
+    return Piece(
+        source=group.source,
+        shape=(stop - start + padding, *width),
+        rows=tuple(rows),
+        columns=columns,
+        padding=padding,
+        transposed=group.transposed,
+        change=group.change,
+    )

@@ -56,6 +56,11 @@ class StoredTensor:
         """A read-only view, shape `shape`, dtype `NUMPY[dtype]` (ml_dtypes for bfloat16)."""
         return np.frombuffer(self.data(), NUMPY[self.dtype]).reshape(self.shape)
 
+    def rows(self, rows: slice = ALL) -> Array:
+        """A read-only view of some rows of it, seen as a matrix of its last dimension."""
+        matrix = self.numpy()
+        return (matrix.reshape(-1, self.shape[-1]) if len(self.shape) > 1 else matrix)[rows]
+
     def blocks(self, rows: slice = ALL) -> Iterator[Array]:
         """Consecutive flat views of up to BLOCK_BYTES of the given rows (of dimension 0).
 

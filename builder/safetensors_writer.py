@@ -12,20 +12,41 @@ from typing import Any
 
 from builder.dtypes import NUMPY, SAFETENSORS_CODE_OF, Array, raw
 from builder.progress import Progress, silent
+from builder.safetensors_file import StoredTensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Bytes of a mapped file that are copied as they are stored."""
+
+    tensor: StoredTensor
+    begin: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A step, independent of all others: `run()` gives a C-contiguous array of `size_bytes`."""
+
+    size_bytes: int
+    run: Callable[[], Array]
+
+
+Segment = Span | Compute
 
 
 @dataclass(frozen=True, kw_only=True)
 class PendingTensor:
     """A tensor to be written: all that the header needs, and where its elements will come from.
 
-    `blocks()` is called once, when its turn comes, and gives C-contiguous arrays of `dtype` that
-    are together the tensor's elements in C order.
+    `segments()` is called once, when its turn comes; they are together the tensor's elements in C
+    order.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    blocks: Callable[[], Iterable[Array]]
+    segments: Callable[[], Iterable[Segment]]
 
     @property
     def nbytes(self) -> int:
@@ -78,10 +99,14 @@ def _header(tensors: Sequence[PendingTensor]) -> bytes:
 def _checked(tensor: PendingTensor) -> Iterable[memoryview]:
     """The tensor's bytes; a source that gives another dtype or size is our own bug."""
     size = 0
-    for block in tensor.blocks():
+    for segment in tensor.segments():
+        size += segment.size_bytes
+        if isinstance(segment, Span):
+            yield memoryview(segment.tensor.map)[segment.begin : segment.begin + segment.size_bytes]
+            continue
+        block = segment.run()
         if block.dtype != NUMPY[tensor.dtype]:
             raise TypeError(f"{tensor.name}: a block of {block.dtype}, not {tensor.dtype}")
-        size += block.nbytes
         yield raw(block)
     if size != tensor.nbytes:
         raise ValueError(f"{tensor.name}: {size} bytes given, not {tensor.nbytes}")

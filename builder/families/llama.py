@@ -7,6 +7,8 @@ trap is in the MLP: `fc` is the projection that goes through the activation, Hug
 
 from __future__ import annotations
 
+from typing import Any
+
 from builder.families.table import Constant, Family, Part, Row, Split, Stage
 
 _LAYER = "transformer.layers.{i}."
@@ -24,7 +26,7 @@ EMBEDDINGS = (
         parts=(Part("lm_head.weight", ("V", "D")),),
         split=Split.VOCABULARY,
         stage=Stage.LAST,
-        when=("tie_word_embeddings", False),
+        when={"tie_word_embeddings": False},
     ),
     # Tied embeddings are written twice: the loader's own tying fails with pipeline parallelism.
     Row(
@@ -32,7 +34,7 @@ EMBEDDINGS = (
         parts=(Part("model.embed_tokens.weight", ("V", "D")),),
         split=Split.VOCABULARY,
         stage=Stage.LAST,
-        when=("tie_word_embeddings", True),
+        when={"tie_word_embeddings": True},
     ),
     Row(
         name="transformer.ln_f.weight",
@@ -83,13 +85,13 @@ _ATTENTION_BIAS = (
         name=_LAYER + "attention.qkv.bias",
         parts=QKV_BIAS_PARTS,
         split=Split.HEADS,
-        when=("attn_bias", True),
+        when={"attn_bias": True},
     ),
     Row(
         name=_LAYER + "attention.dense.bias",
         parts=(Part(_HF + "self_attn.o_proj.bias", ("D",)),),
         split=Split.COPY,
-        when=("attn_bias", True),
+        when={"attn_bias": True},
     ),
 )
 
@@ -116,23 +118,23 @@ _MLP_BIAS = (
         name=_LAYER + "mlp.fc.bias",
         parts=(Part(_HF + "mlp.gate_proj.bias", ("I",)),),
         split=Split.ROWS,
-        when=("mlp_bias", True),
+        when={"mlp_bias": True},
     ),
     Row(
         name=_LAYER + "mlp.gate.bias",
         parts=(Part(_HF + "mlp.up_proj.bias", ("I",)),),
         split=Split.ROWS,
-        when=("mlp_bias", True),
+        when={"mlp_bias": True},
     ),
     Row(
         name=_LAYER + "mlp.proj.bias",
         parts=(Part(_HF + "mlp.down_proj.bias", ("D",)),),
         split=Split.COPY,
-        when=("mlp_bias", True),
+        when={"mlp_bias": True},
     ),
 )
 
-CONFIG: dict[str, str | Constant] = {
+CONFIG: dict[str, Any] = {
     "architecture": "architecture",
     "num_hidden_layers": "num_hidden_layers",
     "num_attention_heads": "num_attention_heads",

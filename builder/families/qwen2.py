@@ -5,6 +5,8 @@ Config fields: TensorRT-LLM's `QWenConfig.from_hugging_face`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from builder.families.llama import (
     ATTENTION,
     CONFIG,
@@ -16,7 +18,7 @@ from builder.families.llama import (
 )
 from builder.families.table import Constant, Family, Row, Split
 
-QWEN_CONFIG: dict[str, str | Constant] = {
+QWEN_CONFIG: dict[str, Any] = {
     **CONFIG,
     "mlp_bias": Constant(value=False),
     "seq_length": Constant(value=8192),

@@ -6,7 +6,8 @@ checkpoint's `config.json` are read with the same words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -31,8 +32,18 @@ class ModelConfig:
     rotary_base: float
     rotary_scaling: dict[str, Any] | None = None
     """Hugging Face's rope scaling with its type under `rope_type`; None for plain RoPE."""
+    rotary_pct: float = 1.0
+    """The part of each head that is rotated."""
+    position_embedding_type: str = "rope_gpt_neox"
     tie_word_embeddings: bool = False
     attn_bias: bool = False
     mlp_bias: bool = False
     sliding_window: int | None = None
     """Tokens that every layer attends to, where that is less than max_position_embeddings."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What only this family has."""
+
+    def values(self) -> dict[str, Any]:
+        """Every attribute by name, the family's own among them, which come before the common."""
+        common = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**common, **common.pop("extra")}

@@ -55,6 +55,11 @@ class GgufTensor:
         first = self.begin - self.begin % mmap.PAGESIZE
         self.map.madvise(mmap.MADV_DONTNEED, first, self.begin + self.nbytes - first)
 
+    def rows(self, rows: slice = ALL) -> Array:
+        """Some rows, or a vector's elements, decoded."""
+        flat = np.concatenate(list(self.blocks(rows)))
+        return flat.reshape(-1, self.shape[-1]) if len(self.shape) > 1 else flat
+
     def _decode(self, stored: Array) -> Array:
         if self.kind.name in DTYPES:
             return stored.view(NUMPY[self.dtype])

@@ -1,69 +1,47 @@
-"""How Hugging Face's config.json spells what we need: one table, old and new spellings.
+"""How Hugging Face's config.json spells what most families have: old and new spellings.
 
 transformers 5 moved `rope_theta` and `rope_scaling` into `rope_parameters` and renamed
-`torch_dtype` to `dtype`; folders written by either version are about.
+`torch_dtype` to `dtype`; folders written by either version are about. What transformers maps by a
+class's `attribute_map` stands here as further keys.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from builder.families import Field
 
-
-@dataclass(frozen=True)
-class Field:
-    """One attribute of ModelConfig.
-
-    `keys` are tried in order; null counts as absent. An absent field takes the value of the
-    attribute named by `same_as`, else `default`; with neither it is an error.
-    """
-
-    attribute: str
-    keys: tuple[str, ...]
-    kind: type
-    default: object = None
-    same_as: str | None = None
-
-    @property
-    def required(self) -> bool:
-        """Whether a config without it can't be used."""
-        return self.default is None and self.same_as is None
-
+ACTIVATIONS = (
+    "silu",
+    "gelu",
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "relu",
+    "swiglu",
+    "squared-relu",
+)
+"""Words of a checkpoint's `hidden_act`: transformers has the same, except for the last two."""
 
 FIELDS = (
-    Field("vocab_size", ("vocab_size",), int),
-    Field("hidden_size", ("hidden_size",), int),
-    Field("intermediate_size", ("intermediate_size",), int),
-    Field("num_hidden_layers", ("num_hidden_layers",), int),
-    Field("num_attention_heads", ("num_attention_heads",), int),
-    Field("num_key_value_heads", ("num_key_value_heads",), int, same_as="num_attention_heads"),
-    Field("max_position_embeddings", ("max_position_embeddings",), int),
-    Field("norm_epsilon", ("rms_norm_eps",), float),
-    Field("hidden_act", ("hidden_act",), str),
+    Field("vocab_size", ("vocab_size",)),
+    Field("hidden_size", ("hidden_size", "n_embd", "d_model")),
+    Field("num_hidden_layers", ("num_hidden_layers", "n_layer", "n_layers", "num_layers")),
+    Field("num_attention_heads", ("num_attention_heads", "n_head", "n_heads")),
+    Field("num_key_value_heads", ("num_key_value_heads",), same_as="num_attention_heads"),
+    Field("intermediate_size", ("intermediate_size",)),
+    Field("max_position_embeddings", ("max_position_embeddings", "n_positions")),
+    Field("norm_epsilon", ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps"), float),
+    Field("hidden_act", ("hidden_act",), str, only=ACTIVATIONS),
     Field("tie_word_embeddings", ("tie_word_embeddings",), bool, default=False),
     Field("attn_bias", ("attention_bias",), bool, default=False),
     Field("mlp_bias", ("mlp_bias",), bool, default=False),
 )
 
-DTYPE_KEYS = ("dtype", "torch_dtype")
-ROPE_KEYS = ("rope_parameters", "rope_scaling")
-ROTARY_BASE_DEFAULT = 10000.0
-"""transformers' default of `rope_theta` in all families that we know."""
-
-ROPE_TYPE_ALIASES = {"su": "longrope"}
-PLAIN_ROPE = ("default", "none")
-
-ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
-    "linear": ("factor",),
-    "dynamic": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
-    "yarn": ("factor",),
+NEUTRAL = {
+    "attn_bias": False,
+    "mlp_bias": False,
+    "rotary_pct": 1.0,
+    "rotary_scaling": None,
+    "sliding_window": None,
 }
-"""RoPE scalings that TensorRT-LLM's LLaMA and QWen classes take, with the fields each needs."""
+"""Common attributes with the value that is the same as not having them: others must be carried."""
 
-ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
-"""Values of `hidden_act` that mean the same to transformers and to TensorRT-LLM."""
+DTYPE_KEYS = ("dtype", "torch_dtype")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from builder import manifest, safetensors_file
+from builder import families, manifest, safetensors_file
 from builder.errors import ModelError
 from builder.safetensors_file import StoredTensor
 from builder.source import hf_config
@@ -54,7 +54,9 @@ def open_folder(path: Path) -> Source:
         raise ModelError(f"{path} has no tensors")
     dtypes = Counter(tensor.dtype for tensor in tensors.values())
     config = hf_config.model_config(path / CONFIG, fields, dtypes.most_common(1)[0][0])
-    return Source(path=path, config=config, tensors=tensors, files=_files(path, fields))
+    family = families.of(config.architecture)
+    named = {family.plain_name(name): tensor for name, tensor in tensors.items()}
+    return Source(path=path, config=config, tensors=named, files=_files(path, fields))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,8 +23,8 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]:
         """As Hugging Face has it: linear weights are [out, in]."""
 
-    def blocks(self, rows: slice = ALL) -> Iterator[Array]:
-        """Consecutive flat pieces in C order of the given rows (of dimension 0)."""
+    def rows(self, rows: slice = ALL) -> Array:
+        """Some rows of it, seen as a matrix of its last dimension; of a vector, elements."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from builder import families
 from builder.dtypes import NUMPY, Array
-from builder.safetensors_writer import PendingTensor, write
+from builder.safetensors_writer import Compute, PendingTensor, write
 
 FIELDS: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -31,7 +31,7 @@ def huggingface_shapes(fields: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """The tensors of a Hugging Face folder with this config.json, by the family's table."""
     config = {"head_size": fields["hidden_size"] // fields["num_attention_heads"], **fields}
     expected = families.of(fields["architectures"][0]).expected(config)
-    return {name: shape for tensor in expected for name, shape in tensor.parts}
+    return {name: shape for tensor in expected for name, shape in tensor.sources.items()}
 
 
 def write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
@@ -41,7 +41,10 @@ def write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
         path,
         [
             PendingTensor(
-                name=name, dtype=names[array.dtype], shape=array.shape, blocks=lambda a=array: [a]
+                name=name,
+                dtype=names[array.dtype],
+                shape=array.shape,
+                segments=lambda a=array: [Compute(size_bytes=a.nbytes, run=lambda: a)],
             )
             for name, array in tensors.items()
         ],
