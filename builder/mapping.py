@@ -123,10 +123,16 @@ class Layout:
                 "divide it with --tp",
             ),
             (
-                self.cp == 1 or not experts,
+                self.cp == 1 or family.context,
                 "can't be divided over context-parallel ranks by TensorRT-LLM",
-                f"{experts} experts",
+                f"--cp {self.cp}",
                 "leave --cp out",
+            ),
+            (
+                heads % (self.tp * self.cp) == 0,
+                f"can't be divided over {self.cp} context-parallel times {self.tp} tensor ranks",
+                f"{heads} attention heads",
+                "choose a --cp and --tp whose product divides them",
             ),
             (
                 self.tp % self.moe_ep == 0,
@@ -212,7 +218,7 @@ class Layout:
             each = -(-stop // ranks)
             start, stop = (min(stop, n * each) for n in (rank, rank + 1))
             padding = each - (stop - start)
-        elif split is Split.HEADS and index > 0 and config["num_key_value_heads"] < ranks:
+        elif _by_kv_head(split, index) and config["num_key_value_heads"] < ranks:
             # fewer heads than ranks: neighbours share one
             each = stop // config["num_key_value_heads"]
             start = rank * config["num_key_value_heads"] // ranks * each
@@ -221,6 +227,10 @@ class Layout:
             each = _share(expected.name, stop, ranks)
             start, stop = rank * each, (rank + 1) * each
         return _cut(group, start, stop, padding, columns)
+
+
+def _by_kv_head(split: Split, part: int) -> bool:
+    return split is Split.KV_HEADS or (split is Split.HEADS and part > 0)
 
 
 def _share(name: str, length: int, ranks: int) -> int:

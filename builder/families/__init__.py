@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from builder.errors import UnknownFamilyError
-from builder.families.elsewhere import LLMAPI_ONLY
-from builder.families.fields import Field, Refused, lookup
+from builder.families.baichuan import BAICHUAN
+from builder.families.bloom import BLOOM
+from builder.families.chatglm import CHATGLM
+from builder.families.cohere import COHERE
+from builder.families.dbrx import DBRX
+from builder.families.deepseek import DEEPSEEK
+from builder.families.elsewhere import LLMAPI_ONLY, UNBUILDABLE
+from builder.families.exaone import EXAONE
+from builder.families.falcon import FALCON
+from builder.families.fields import Field, Refused, Unfit, lookup
+from builder.families.gemma import GEMMA
+from builder.families.gemma2 import GEMMA2
+from builder.families.gemma3 import GEMMA3
+from builder.families.glm import GLM
+from builder.families.gpt2 import GPT2
+from builder.families.gpt_bigcode import GPT_BIGCODE
+from builder.families.gpt_neox import GPT_NEOX
+from builder.families.gptj import GPTJ
+from builder.families.granite import GRANITE
+from builder.families.granite_moe import GRANITE_MOE
+from builder.families.internlm2 import INTERNLM2
 from builder.families.llama import LLAMA
 from builder.families.mistral import MISTRAL
+from builder.families.mixtral import MIXTRAL
+from builder.families.mpt import MPT
+from builder.families.nemotron import NEMOTRON
+from builder.families.opt import OPT
+from builder.families.phi import PHI
+from builder.families.phi3 import PHI3
+from builder.families.phi_moe import PHI_MOE
 from builder.families.qwen2 import QWEN2
 from builder.families.qwen3 import QWEN3
+from builder.families.qwen_moe import QWEN2_MOE, QWEN3_MOE
+from builder.families.skywork import SKYWORK
+from builder.families.starcoder2 import STARCODER2
 from builder.families.table import (
     Change,
     Constant,
@@ -38,6 +67,7 @@ __all__ = [
     "Rows",
     "Split",
     "Stage",
+    "Unfit",
     "lookup",
     "of",
 ]
@@ -45,10 +75,40 @@ __all__ = [
 FAMILIES = {
     architecture: family
     for family in (
+        SKYWORK,
+        PHI3,
+        PHI,
+        INTERNLM2,
+        GRANITE,
+        GLM,
+        GEMMA3,
+        GEMMA2,
+        GEMMA,
+        EXAONE,
+        COHERE,
+        CHATGLM,
+        BAICHUAN,
         LLAMA,
         MISTRAL,
         QWEN2,
         QWEN3,
+        STARCODER2,
+        OPT,
+        NEMOTRON,
+        MPT,
+        GPTJ,
+        GPT_NEOX,
+        GPT_BIGCODE,
+        GPT2,
+        FALCON,
+        BLOOM,
+        MIXTRAL,
+        GRANITE_MOE,
+        QWEN2_MOE,
+        QWEN3_MOE,
+        PHI_MOE,
+        DBRX,
+        DEEPSEEK,
     )
     for architecture in family.architectures
 }
@@ -65,6 +125,12 @@ def of(architecture: str) -> Family:
             "TensorRT-LLM never had an engine for this architecture",
             found=architecture,
             do="serve it without an engine: --target llmapi",
+        )
+    if reason := UNBUILDABLE.get(architecture):
+        raise UnknownFamilyError(
+            f"TensorRT-LLM can't build an engine for this architecture: {reason}",
+            found=architecture,
+            do=f"known are {', '.join(sorted(FAMILIES))}",
         )
     if architecture not in FAMILIES:
         raise UnknownFamilyError(

@@ -10,6 +10,7 @@ LLMAPI_ONLY = frozenset(
         "DeepseekV3ForCausalLM",
         "DeepseekV32ForCausalLM",
         "Exaone4ForCausalLM",
+        "Gemma3ForConditionalGeneration",
         "Gemma3nForConditionalGeneration",
         "Glm4MoeForCausalLM",
         "GptOssForCausalLM",
@@ -21,3 +22,13 @@ LLMAPI_ONLY = frozenset(
         "Qwen3VLMoeForConditionalGeneration",
     }
 )
+
+UNBUILDABLE = {
+    "DeepseekV2ForCausalLM": "its attention layer hands on a weight, fused_q_proj, that it lacks",
+}
+"""Architectures that `MODEL_MAP` has, and whose class fails when its network is built.
+
+DeepSeek V2: TensorRT-LLM 1.1 and 1.2, `layers/attention.py`: DeepseekV2Attention makes
+`k_b_proj_trans` where it made `fused_q_proj` before, and its `forward` still asks for the latter,
+which `gpt_attention` doesn't take any more.
+"""

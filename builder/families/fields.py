@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ class Field:
     any value that is or isn't empty); the first entry of an attribute that counts is taken.
     `translate` replaces values by the checkpoint's words for them; `only` are those that can be
     carried over, and others are refused. Numbers must be positive, or with `zero` not negative.
+    With `null`, null is a value and not an absence.
     """
 
     attribute: str
@@ -32,6 +33,7 @@ class Field:
     translate: Mapping[Any, Any] = field(default_factory=dict)
     only: tuple[Any, ...] = ()
     zero: bool = False
+    null: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,18 @@ class Refused:
 
     key: str
     only: tuple[Any, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """Attributes that TensorRT-LLM's model class can't have together.
+
+    They are refused, with `reason`, where `found` is true of a model's attributes.
+    """
+
+    attributes: tuple[str, ...]
+    found: Callable[[Mapping[str, Any]], bool]
     reason: str
 
 

@@ -80,7 +80,7 @@ QKV_BIAS_PARTS = (
     Part(_HF + "self_attn.v_proj.bias", ("Kd",)),
 )
 
-_ATTENTION_BIAS = (
+ATTENTION_BIAS = (
     Row(
         name=_LAYER + "attention.qkv.bias",
         parts=QKV_BIAS_PARTS,
@@ -113,7 +113,7 @@ MLP = (
     ),
 )
 
-_MLP_BIAS = (
+MLP_BIAS = (
     Row(
         name=_LAYER + "mlp.fc.bias",
         parts=(Part(_HF + "mlp.gate_proj.bias", ("I",)),),
@@ -159,7 +159,8 @@ UNUSED = ("*.rotary_emb.inv_freq", "*.self_attn.masked_bias", "*.self_attn.bias"
 
 LLAMA = Family(
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),
-    rows=(*EMBEDDINGS, *NORMS, *ATTENTION, *_ATTENTION_BIAS, *MLP, *_MLP_BIAS),
+    rows=(*EMBEDDINGS, *NORMS, *ATTENTION, *ATTENTION_BIAS, *MLP, *MLP_BIAS),
     config={**CONFIG, "residual_mlp": Constant(value=False)},
     unused=UNUSED,
+    context=True,
 )

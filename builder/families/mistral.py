@@ -15,4 +15,5 @@ MISTRAL = Family(
         "residual_mlp": Constant(value=False),
     },
     unused=UNUSED,
+    context=True,
 )

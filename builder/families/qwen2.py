@@ -44,4 +44,5 @@ QWEN2 = Family(
         "qwen_type": Constant(value="qwen2"),
     },
     unused=UNUSED,
+    context=True,
 )

@@ -6,9 +6,30 @@ refused for its leftover tensors.
 
 from __future__ import annotations
 
+from builder.families.fields import Unfit
 from builder.families.llama import ATTENTION, EMBEDDINGS, MLP, NORMS, UNUSED
 from builder.families.qwen2 import QWEN_CONFIG
 from builder.families.table import Constant, Family, Part, Row, Split
+
+QK_NORMS = (
+    Row(
+        name="transformer.layers.{i}.attention.q_layernorm.weight",
+        parts=(Part("model.layers.{i}.self_attn.q_norm.weight", ("d",)),),
+        split=Split.COPY,
+    ),
+    Row(
+        name="transformer.layers.{i}.attention.k_layernorm.weight",
+        parts=(Part("model.layers.{i}.self_attn.k_norm.weight", ("d",)),),
+        split=Split.COPY,
+    ),
+)
+
+GROUPED_QUERIES = Unfit(
+    ("num_attention_heads", "num_key_value_heads"),
+    lambda values: bool(values["num_attention_heads"] == values["num_key_value_heads"]),
+    "TensorRT-LLM norms q and k rightly only with fewer key-value heads than heads",
+)
+"""With as many, `layers/attention.py` takes q, k and v for interleaved by heads."""
 
 QWEN3 = Family(
     architectures=("Qwen3ForCausalLM",),
@@ -16,16 +37,7 @@ QWEN3 = Family(
         *EMBEDDINGS,
         *NORMS,
         *ATTENTION,
-        Row(
-            name="transformer.layers.{i}.attention.q_layernorm.weight",
-            parts=(Part("model.layers.{i}.self_attn.q_norm.weight", ("d",)),),
-            split=Split.COPY,
-        ),
-        Row(
-            name="transformer.layers.{i}.attention.k_layernorm.weight",
-            parts=(Part("model.layers.{i}.self_attn.k_norm.weight", ("d",)),),
-            split=Split.COPY,
-        ),
+        *QK_NORMS,
         *MLP,
     ),
     config={
@@ -34,5 +46,7 @@ QWEN3 = Family(
         "qk_layernorm": Constant(value=True),
         "qwen_type": Constant(value="qwen3"),
     },
+    unfit=(GROUPED_QUERIES,),
     unused=UNUSED,
+    context=True,
 )

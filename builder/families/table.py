@@ -9,7 +9,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from builder.families.fields import Field, Refused, holds
+from builder.families.fields import Field, Refused, Unfit, holds
 from builder.families.shapes import size
 
 
@@ -23,6 +23,7 @@ class Split(Enum):
     ROWS = "dimension 0 in equal parts"
     COLUMNS = "dimension 1 in equal parts"
     HEADS = "dimension 0 of q, k and v each, by heads"
+    KV_HEADS = "dimension 0 by key-value heads, which neighbours share where they are fewer"
     VOCABULARY = "dimension 0 in equal parts, padded with zero rows"
     FIRST_RANK = "the first rank has all of it, the others zeros: what is summed over the ranks"
     EMBEDDING = "as VOCABULARY or COLUMNS with a parallel embedding, else COPY"
@@ -147,13 +148,14 @@ class Family:
     """A model family.
 
     `fields` are read from config.json in addition to the common ones, or in their place;
-    `derived` are formulas of other attributes, and `refused` settings that can't be carried over.
+    `derived` are formulas of other attributes; `refused` and `unfit` can't be carried over.
     `config` maps a field of TensorRT-LLM's checkpoint config to an attribute, a constant, or an
     object of such. `unused` are patterns of source tensors that are left out on purpose;
     `unused_when_tied` those that are when the embeddings are tied. `prefixes` are beginnings of
     source names that some publishers write and others don't; the table has names without them.
     `dimensions` are letters of the family's own. TensorRT-LLM's class divides its layers over
-    `pipeline` ranks or can't, and may divide the embedding whenever there are tensor ranks.
+    `pipeline` ranks, and a prompt over `context` ranks, or can't, and may divide the embedding
+    whenever there are tensor ranks.
     """
 
     architectures: tuple[str, ...]
@@ -162,11 +164,13 @@ class Family:
     fields: tuple[Field, ...] = ()
     derived: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
+    unfit: tuple[Unfit, ...] = ()
     unused: tuple[str, ...] = ()
     unused_when_tied: tuple[str, ...] = ("lm_head.weight",)
     prefixes: tuple[str, ...] = ()
     dimensions: Mapping[str, str] = field(default_factory=dict)
     pipeline: bool = True
+    context: bool = False
     always_parallel_embedding: bool = False
 
     @property

@@ -38,6 +38,7 @@ def model_config(path: Path, fields: Fields, stored_dtype: str) -> ModelConfig:
         values["sliding_window"] = _sliding_window(path, fields, values)
     values |= {name: formula(values) for name, formula in family.derived.items()}
     _refuse_lost(path, family, values)
+    _refuse_unfit(path, family, values)
     known = {attribute.name for attribute in attributes(ModelConfig)} - {"extra"}
     return ModelConfig(
         architecture=architecture,
@@ -79,13 +80,6 @@ def _dtype(path: Path, fields: Fields, stored: str) -> str:
 
 def _refuse(path: Path, fields: Fields, family: Family) -> None:
     """Refuse what would be lost without a word."""
-    if quantization := fields.get("quantization_config"):
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise ModelError(
-            f"{path} describes a model that is already quantized",
-            found=f"quantization_config of {method or 'an unknown method'}",
-            do="start from the unquantized model and quantize it with trtbuild quantize",
-        )
     for refused in family.refused:
         value = lookup(fields, refused.key)
         if value is not None and value not in refused.only:
@@ -101,6 +95,15 @@ def _refuse_lost(path: Path, family: Family, values: Fields) -> None:
         if values[name] != neutral and name not in family.attributes:
             raise ModelError(
                 f"{path}: {name} can't be expressed for this architecture", found=repr(values[name])
+            )
+
+
+def _refuse_unfit(path: Path, family: Family, values: Fields) -> None:
+    for unfit in family.unfit:
+        if unfit.found(values):
+            raise ModelError(
+                f"{path} can't be carried over: {unfit.reason}",
+                found=", ".join(f"{name} {values[name]!r}" for name in unfit.attributes),
             )
 
 

@@ -35,6 +35,9 @@ SCALINGS: dict[str, tuple[str, ...]] = {
 LONG_ROPE = "longrope_scaling_short_factors"
 """The attribute that families with long rope carry."""
 
+LOCAL = "rope_local_base_freq"
+"""The attribute of families whose sliding layers have a rotary embedding of their own."""
+
 
 def rotary(path: Path, fields: Fields, values: Fields, carried: AbstractSet[str]) -> Fields:
     """The attributes rotary_base, rotary_scaling, rotary_pct and position_embedding_type.
@@ -44,6 +47,8 @@ def rotary(path: Path, fields: Fields, values: Fields, carried: AbstractSet[str]
     """
     key = next((key for key in KEYS if fields.get(key)), KEYS[0])
     rope = fields.get(key) or {}
+    if isinstance(rope, dict) and LOCAL in carried:
+        rope = rope.get("full_attention", rope)
     if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
         raise ModelError(f"{path}: {key} must be one rotary embedding for all layers")
     rope = dict(rope)

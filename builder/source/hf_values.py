@@ -57,6 +57,8 @@ def typed(path: Path, key: str, value: Any, kind: type[Any], *, zero: bool = Fal
 
 def _value(path: Path, fields: Fields, entry: Field, known: Fields) -> Any:
     key = next((key for key in entry.keys if lookup(fields, key) is not None), None)
+    if key is None and entry.null and any(_stated(fields, key) for key in entry.keys):
+        return None
     if key is not None:
         value = typed(path, key, lookup(fields, key), entry.kind, zero=entry.zero)
         value = entry.translate.get(value, value) if entry.translate else value
@@ -70,6 +72,13 @@ def _value(path: Path, fields: Fields, entry: Field, known: Fields) -> Any:
             do="use the config.json that was published with the weights",
         )
     return entry.default
+
+
+def _stated(fields: Fields, path: str) -> bool:
+    """Whether the path is there, be its value null."""
+    *outer, last = path.split(".")
+    holder = lookup(fields, ".".join(outer)) if outer else fields
+    return isinstance(holder, Mapping) and last in holder
 
 
 def _carried(path: Path, key: str, value: Any, entry: Field) -> Any:

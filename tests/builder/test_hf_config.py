@@ -108,7 +108,6 @@ def test_a_missing_field_is_named_with_the_file(field: Any) -> None:
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be a bool"),
         ({"torch_dtype": "float8"}, "dtype must be one of"),
         ({"hidden_act": "swoosh"}, "hidden_act.*'swoosh'"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "already quantized; .*gptq"),
         ({"partial_rotary_factor": 0.5}, "rotary_pct"),
         ({"rope_scaling": {"rope_type": "longrope", "factor": 2}}, "'longrope'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "no positive low_freq_factor"),
