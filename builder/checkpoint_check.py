@@ -14,17 +14,19 @@ from builder.checkpoint import Checkpoint
 from builder.dtypes import FLOATS
 from builder.errors import ArtifactError
 from builder.progress import Progress, silent
+from builder.quantized_shapes import KNOWN, checkpoint_tensors
 from builder.safetensors_file import StoredTensor
 
 _AGAIN = "make the checkpoint again"
 _SHOWN = 5
+_WITH_NAN = (*FLOATS, "float8_e4m3fn")
 
 
 def check(path: Path, progress: Progress = silent) -> None:
     """Read the whole checkpoint in `path`; raise ArtifactError for the first kind of damage.
 
-    Shapes and dtypes are compared for unquantized checkpoints; of quantized ones it is only known
-    which tensors there must be. `progress` counts a rank's tensors.
+    Of a quantization whose tensors aren't known here, it is only known which weights there must be.
+    `progress` counts a rank's tensors.
     """
     checkpoint = Checkpoint.open(path)
     if (path / manifest.NAME).is_file():
@@ -48,18 +50,20 @@ def check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor], ran
     fields = {**config, "attn_bias": config.get("attn_bias", config.get("bias", False))}
     family = families.of(config["architecture"])
     # One too many is enough to know that some are lacking, however many layers it claims.
-    tables = islice(checkpoint.layout.tensors(family, fields, rank), len(tensors) + 1)
-    expected = {tensor.name: tensor for tensor in tables}
+    wanted = islice(checkpoint.layout.tensors(family, fields, rank), len(tensors) + 1)
+    expected = checkpoint_tensors(config, ((t.name, t.dtype, t.shape) for t in wanted))
     _complain(checkpoint, "lacks tensors", sorted(expected.keys() - tensors.keys()))
-    if checkpoint.quant_algo:
+    if checkpoint.quant_algo not in KNOWN:
         return
-    _complain(checkpoint, "has tensors too many", sorted(tensors.keys() - expected.keys()))
+    left = tensors.keys() - expected.keys()
+    if (config.get("quantization") or {}).get("kv_cache_quant_algo"):
+        left = {name for name in left if not name.endswith("_cache_scaling_factor")}
+    _complain(checkpoint, "has tensors too many", sorted(left))
     wrong = [
         f"{name} {tensors[name].dtype} {list(tensors[name].shape)}, expected"
-        f" {wanted.dtype or config['dtype']} {list(wanted.shape)}"
+        f" {' or '.join(wanted.dtypes)} {list(wanted.shape)}"
         for name, wanted in expected.items()
-        if tensors[name].shape != wanted.shape
-        or tensors[name].dtype != (wanted.dtype or config["dtype"])
+        if not wanted.fits(tensors[name].dtype, tensors[name].shape)
     ]
     _complain(checkpoint, "has tensors of another shape or dtype", wrong)
 
@@ -70,7 +74,7 @@ def _complain(checkpoint: Checkpoint, what: str, names: list[str]) -> None:
 
 
 def _check_numbers(path: Path, tensor: StoredTensor) -> None:
-    if tensor.dtype in FLOATS and not all(np.isfinite(block).all() for block in tensor.blocks()):
+    if tensor.dtype in _WITH_NAN and not all(np.isfinite(block).all() for block in tensor.blocks()):
         raise ArtifactError(
             f"{path}: the tensor {tensor.name} has NaN or infinite numbers", do=_AGAIN
         )

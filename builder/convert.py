@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from builder import artifact, families, manifest
+from builder import artifact, manifest
 from builder.checkpoint import CONFIG, rank_file
-from builder.checkpoint_check import some
-from builder.checkpoint_config import pretrained_config
 from builder.dtypes import FLOATS
-from builder.errors import LimitError, ModelError
-from builder.families import Family
+from builder.errors import LimitError
 from builder.manifest import Manifest
 from builder.mapping import Layout
-from builder.pieces import segments
+from builder.plan import checkpoint_config, plan
 from builder.progress import Progress, silent
+from builder.quantized_shapes import WEIGHT_ONLY
 from builder.safetensors_writer import PendingTensor, write
 from builder.source import Source, open_source
 from builder.source.huggingface import json_bytes
@@ -36,6 +32,7 @@ class ConvertOptions:
 
     `name` is what the model will be served as, by default the source folder's or file's own.
     `dtype` "auto" is the model's own, with float32 taken as float16 like upstream's converters.
+    `recipe` is one of WEIGHT_ONLY, which TensorRT-LLM quantizes itself when it builds the engine.
     The rest is the layout over ranks: see Layout.
     """
 
@@ -47,6 +44,7 @@ class ConvertOptions:
     moe_ep: int = 1
     parallel_embedding: bool = False
     embedding_sharding_dim: int = 0
+    recipe: str | None = None
 
     @property
     def layout(self) -> Layout:
@@ -63,6 +61,9 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise LimitError(f"dtype must be one of {', '.join(DTYPES)}", found=repr(self.dtype))
+        if self.recipe not in (None, *WEIGHT_ONLY):
+            known = ", ".join(WEIGHT_ONLY)
+            raise LimitError(f"recipe must be one of {known}", found=repr(self.recipe))
 
 
 def convert(
@@ -98,11 +99,17 @@ def convert(
 def planned(source: Path, options: ConvertOptions) -> list[list[PendingTensor]]:
     """What `convert` would write for each rank, in its order; no tensor is read."""
     model = open_source(source)
-    return plan(model, options.layout, _dtype(model, options))
+    return plan(model, options.layout, _dtype(model, options), options.recipe)
 
 
 def model_name(source: Path) -> str:
-    """What a model is called when nobody says: its folder's name, or its GGUF file's."""
+    """What a model is called when nobody says: its folder's name, or its GGUF file's.
+
+    In a hub's cache, `models--ORG--NAME/snapshots/REVISION`, it is NAME.
+    """
+    path = source.absolute()
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.rpartition("--")[2]
     path = source.resolve()
     return path.stem if path.suffix == ".gguf" else path.name
 
@@ -117,7 +124,7 @@ def _write(
     model: Source, out: Path, wanted: Manifest, options: ConvertOptions, progress: Progress
 ) -> Manifest:
     dtype = _dtype(model, options)
-    ranks = plan(model, options.layout, dtype)
+    ranks = plan(model, options.layout, dtype, options.recipe)
     files = {name: read() for name, read in model.files.items()}
     sizes = [sum(tensor.nbytes for tensor in tensors) for tensors in ranks]
     artifact.require_space(
@@ -134,7 +141,7 @@ def _write(
     with artifact.stage(out, replace(wanted, about=about)) as staging:
         for name, content in files.items():
             (staging.path / name).write_bytes(content)
-        config = pretrained_config(model.config, dtype, options.layout)
+        config = checkpoint_config(model, dtype, options.layout, options.recipe)
         (staging.path / CONFIG).write_bytes(json_bytes(config))
         for rank, tensors in enumerate(ranks):
             file, before = staging.path / rank_file(rank), sum(sizes[:rank])
@@ -145,52 +152,3 @@ def _write(
 
 def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)
-
-
-def plan(model: Source, layout: Layout, dtype: str) -> list[list[PendingTensor]]:
-    """Each rank's tensors, each with where its bytes come from; nothing is read yet.
-
-    Raises ModelError, with names, for tensors that are missing, left over or misshapen, and
-    LimitError for a model that can't be divided so.
-    """
-    family = families.of(model.config.architecture)
-    config = pretrained_config(model.config, dtype, layout)
-    _check_source(model, family, config)
-    layout.check(family, config)
-    return [
-        [
-            PendingTensor(
-                name=tensor.name,
-                dtype=tensor.dtype or dtype,
-                shape=tensor.shape,
-                segments=partial(segments, tensor.pieces, model.tensors, tensor.dtype or dtype),
-            )
-            for tensor in layout.of(family).tensors(family, config, rank)
-        ]
-        for rank in range(layout.files)
-    ]
-
-
-def _check_source(model: Source, family: Family, config: Mapping[str, Any]) -> None:
-    parts = {
-        name: shape for tensor in family.expected(config) for name, shape in tensor.sources.items()
-    }
-    _complain(model, "lacks tensors", [name for name in parts if name not in model.tensors])
-    tied = model.config.tie_word_embeddings
-    left = [n for n in model.tensors if n not in parts and not family.is_unused(n, tied=tied)]
-    _complain(model, "has tensors that have no place in the checkpoint", left)
-    wrong = [
-        f"{name} {list(model.tensors[name].shape)}, expected {list(shape)}"
-        for name, shape in parts.items()
-        if model.tensors[name].shape != shape
-    ]
-    _complain(model, "has tensors whose shapes don't fit its config", wrong)
-
-
-def _complain(model: Source, what: str, names: list[str]) -> None:
-    if names:
-        raise ModelError(
-            f"{model.path} {what}",
-            found=some(names),
-            do=f"check that it is a whole {model.config.architecture} with its own config",
-        )

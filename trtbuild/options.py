@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -34,15 +35,45 @@ dtype = click.option(
     help="The weights' dtype; auto keeps the model's (float32 becomes float16).",
 )
 
+recipe = click.option(
+    "--recipe",
+    type=click.Choice(["int8_wo", "int4_wo"]),
+    help="Weight-only quantization, which TensorRT-LLM does when it builds the engine.",
+)
+
 
 def layout(function: F) -> F:
-    """How a checkpoint is divided over ranks."""
-    for flag, text in (("--pp", "Pipeline-parallel ranks."), ("--tp", "Tensor-parallel ranks.")):
-        option = click.option(flag, type=click.IntRange(1), default=1, show_default=True, help=text)
-        function = option(function)
-    return click.option(
+    """How a checkpoint is divided over ranks. The command gets --moe-tp and --moe-ep as moe_ep."""
+
+    @wraps(function)
+    def command(*args: Any, moe_tp: int | None, moe_ep: int | None, **chosen: Any) -> Any:
+        return function(*args, moe_ep=_expert_ranks(chosen["tp"], moe_tp, moe_ep), **chosen)
+
+    for flag, most, default, text in (
+        ("--embedding-sharding-dim", 1, 0, "What of it: 0 its rows, 1 its columns."),
+        ("--moe-ep", None, None, "Ranks that share out the experts; by default tp / moe-tp, or 1."),
+        ("--moe-tp", None, None, "Ranks that each expert is divided over; by default tp / moe-ep."),
+        ("--cp", None, 1, "Context-parallel ranks; they share their weights."),
+        ("--pp", None, 1, "Pipeline-parallel ranks."),
+        ("--tp", None, 1, "Tensor-parallel ranks."),
+    ):
+        kind = click.IntRange(1 if most is None else 0, most)
+        shown = default is not None
+        option = click.option(flag, type=kind, default=default, show_default=shown, help=text)
+        command = option(command)
+    parallel = click.option(
         "--parallel-embedding", is_flag=True, help="Divide the embedding over the ranks too."
-    )(function)
+    )
+    return cast(F, parallel(command))
+
+
+def _expert_ranks(tp: int, moe_tp: int | None, moe_ep: int | None) -> int:
+    """How many groups of ranks hold the experts: tp = moe_tp * moe_ep."""
+    found = moe_ep or (tp // moe_tp if moe_tp else 1)
+    if moe_tp and found * moe_tp != tp:
+        asked = f"--moe-tp {moe_tp}" + (f" and --moe-ep {moe_ep}" if moe_ep else "")
+        raise click.UsageError(f"--moe-tp times --moe-ep is --tp, but --tp is {tp} with {asked}.")
+    return found
 
 
 def limits(function: F) -> F:

@@ -12,7 +12,9 @@ from builder import families, manifest, safetensors_file
 from builder.errors import ModelError
 from builder.safetensors_file import StoredTensor
 from builder.source import hf_config
+from builder.source.hf_quantization import quantization
 from builder.source.model import Source
+from builder.source.quantized_linear import Gathered, gather
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -52,11 +54,20 @@ def open_folder(path: Path) -> Source:
     tensors = _tensors(path)
     if not tensors:
         raise ModelError(f"{path} has no tensors")
+    quantized = quantization(path, fields)
     dtypes = Counter(tensor.dtype for tensor in tensors.values())
     config = hf_config.model_config(path / CONFIG, fields, dtypes.most_common(1)[0][0])
     family = families.of(config.architecture)
     named = {family.plain_name(name): tensor for name, tensor in tensors.items()}
-    return Source(path=path, config=config, tensors=named, files=_files(path, fields))
+    gathered = gather(named, quantized) if quantized else Gathered(tensors=named, kv_scales={})
+    return Source(
+        path=path,
+        config=config,
+        tensors=gathered.tensors,
+        files=_files(path, fields),
+        quantization=quantized,
+        kv_scales=gathered.kv_scales,
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

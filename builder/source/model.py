@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from builder.dtypes import Array
-from builder.safetensors_file import ALL
+from builder.safetensors_file import ALL, StoredTensor
 from builder.source.config import ModelConfig
+from builder.source.hf_quantization import Quantization
 
 
 class Tensor(Protocol):
@@ -32,10 +33,13 @@ class Source:
     """A model that can be converted.
 
     `files` are the tokenizer's and the generation config, by name; a value gives the bytes when
-    called.
+    called. Of a quantized one, the linear layers' tensors are of `builder.source.quantized_linear`
+    and `kv_scales` are its KV cache's, by layer.
     """
 
     path: Path
     config: ModelConfig
     tensors: Mapping[str, Tensor]
     files: Mapping[str, Callable[[], bytes]]
+    quantization: Quantization | None = None
+    kv_scales: Mapping[int, Sequence[StoredTensor]] = field(default_factory=dict)

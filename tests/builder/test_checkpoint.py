@@ -119,12 +119,12 @@ def test_numbers_that_are_none_are_found(folder: Path, number: float) -> None:
         check(folder)
 
 
-def test_a_quantized_one_may_have_scales_and_other_dtypes_but_no_fewer_tensors(
+def test_one_of_a_quantization_that_is_not_known_may_have_scales_but_no_fewer_tensors(
     folder: Path,
 ) -> None:
     (folder / manifest.NAME).unlink()
     config = json.loads((folder / "config.json").read_text())
-    config["quantization"]["quant_algo"] = "W8A16"
+    config["quantization"]["quant_algo"] = "W8A8_SQ_PER_CHANNEL"
     (folder / "config.json").write_text(json.dumps(config))
     name = "transformer.layers.0.mlp.fc"
     whole = arrays(folder) | {
@@ -133,7 +133,7 @@ def test_a_quantized_one_may_have_scales_and_other_dtypes_but_no_fewer_tensors(
     }
     write_safetensors(folder / "rank0.safetensors", whole)
     check(folder)
-    assert Checkpoint.open(folder).quant_algo == "W8A16"
+    assert Checkpoint.open(folder).quant_algo == "W8A8_SQ_PER_CHANNEL"
     whole.pop(f"{name}.weight")
     write_safetensors(folder / "rank0.safetensors", whole)
     with pytest.raises(ArtifactError, match=f"lacks tensors; found {name}"):

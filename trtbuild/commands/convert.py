@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=options.FOLDER, help="Folder to write.")
 @click.option("--plan", is_flag=True, help="Print what would be written; read no tensor.")
 @options.dtype
+@options.recipe
 @options.layout
 @options.name
 @options.as_json
