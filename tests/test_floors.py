@@ -33,7 +33,16 @@ HEAVY = {
     "tensorrt_llm": set(),
     "openvino": {
         "builder/targets/openvino.py",
+        "builder/targets/openvino_attention.py",
+        "builder/targets/openvino_experts.py",
         "builder/targets/openvino_graph.py",
+        "builder/targets/openvino_masks.py",
+        "builder/targets/openvino_mlp.py",
+        "builder/targets/openvino_nodes.py",
+        "builder/targets/openvino_norm.py",
+        "builder/targets/openvino_rotary.py",
+        "builder/targets/openvino_router.py",
+        "builder/targets/openvino_weights.py",
         "triton_repo/executor/runner.py",
     },
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,62 +13,13 @@ from typing import Any
 from builder import artifact
 from builder.checkpoint import Checkpoint
 from builder.checkpoint_check import check_names
-from builder.errors import ArtifactError, MissingToolError, OutputError
+from builder.errors import MissingToolError, OutputError
 from builder.limits import TOKENS_PER_BLOCK, LimitOptions, Limits, plan
 from builder.manifest import Manifest, identity, read
 from builder.safetensors_file import StoredTensor
+from builder.targets.openvino_needs import refuse_contradictions, refuse_unsupported
 
 MODEL_FILES = ("openvino_model.xml", "openvino_model.bin")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Need:
-    """Something that the graph takes one way only: a config field, its values, and the reason."""
-
-    field: str
-    accepts: Callable[[Any], bool]
-    reason: str
-
-
-def _one_of(*values: Any) -> Callable[[Any], bool]:
-    return lambda value: value in values
-
-
-def _rotary_scaling_known(value: Any) -> bool:
-    kind = (value or {}).get("rope_type", (value or {}).get("type", "default"))
-    return kind in ("default", "linear", "llama3")
-
-
-_NEEDS = (
-    _Need(
-        field="architecture",
-        accepts=_one_of(
-            "LlamaForCausalLM",
-            "LLaMAForCausalLM",
-            "MistralForCausalLM",
-            "Qwen2ForCausalLM",
-            "Qwen3ForCausalLM",
-        ),
-        reason="only decoders of Llama's shape",
-    ),
-    _Need(
-        field="position_embedding_type",
-        accepts=_one_of("rope_gpt_neox"),
-        reason="only rotary positions in the GPT-NeoX layout",
-    ),
-    _Need(field="hidden_act", accepts=_one_of("silu", "swiglu"), reason="only the gated SiLU MLP"),
-    _Need(
-        field="rotary_scaling",
-        accepts=_rotary_scaling_known,
-        reason="only linear and llama3 scaling of rotary positions",
-    ),
-    _Need(field="rotary_pct", accepts=_one_of(None, 1.0), reason="only whole heads rotated"),
-    _Need(
-        field="dtype",
-        accepts=_one_of("float32", "float16", "bfloat16"),
-        reason="only plain weights",
-    ),
-)
 
 
 def build(
@@ -83,13 +34,14 @@ def build(
     """
     source = Checkpoint.open(checkpoint)
     limits = plan(source.config, options or LimitOptions())
-    _refuse_unsupported(source, limits)
+    refuse_unsupported(source, limits)
     wanted = _manifest(source, limits, name)
     found = artifact.finished(out, wanted)
     if found is not None:
         return found
     tensors = source.tensors()
     check_names(source, tensors)
+    refuse_contradictions(source.config, tensors)
     artifact.require_space(out.resolve(), sum(tensor.nbytes for tensor in tensors.values()))
     with artifact.stage(out, wanted) as staging:
         _write_model(source.config, tensors, staging.path)
@@ -150,31 +102,6 @@ def _manifest(source: Checkpoint, limits: Limits, name: str | None) -> Manifest:
             "kv_cache_bytes": limits.kv_cache_bytes,
         },
     )
-
-
-def _refuse_unsupported(source: Checkpoint, limits: Limits) -> None:
-    config = source.config
-    for need in _NEEDS:
-        if not need.accepts(config.get(need.field)):
-            raise ArtifactError(
-                f"the openvino target can't run this checkpoint: {need.reason}",
-                found=f"{need.field} {config.get(need.field)!r}",
-                do="build it with --target tensorrt-llm",
-            )
-    if source.quant_algo is not None or source.world_size != 1:
-        raise ArtifactError(
-            "the openvino target runs one rank of plain weights",
-            found=f"quant_algo {source.quant_algo}, world size {source.world_size}",
-            do="convert the model again without quantization and with --tp 1 --pp 1",
-        )
-    window = config.get("sliding_window")
-    if window and window < limits.max_seq_len_tokens:
-        raise ArtifactError(
-            "the openvino target attends to whole sequences",
-            found=f"a sliding window of {window} tokens in sequences of "
-            f"{limits.max_seq_len_tokens}",
-            do=f"build with --max-seq-len {window} or less",
-        )
 
 
 def _write_model(

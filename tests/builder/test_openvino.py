@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from openvino_logits import LIMITS, all_logits, reference_logits, relative_error
 
-from builder.artifact import sha256_of
 from builder.convert import ConvertOptions, convert
+from builder.digest import of as digest_of
 from builder.errors import ArtifactError, LimitError
 from builder.limits import LimitOptions
 from builder.targets.openvino import MODEL_FILES, build
 
-LIMITS = LimitOptions(max_batch_size=8, max_num_tokens=64, kv_cache_gib=0.05)
 FAMILIES = ("llama", "llama_tied", "llama_bias", "llama_rope", "mistral", "qwen2", "qwen3")
 RNG = np.random.default_rng(3)
 
@@ -28,36 +27,6 @@ def checkpoint(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     convert(tiny_models["llama"], folder, options=ConvertOptions(dtype="float32"))
     return folder
-
-
-def all_logits(engine: Path, ids: list[int], chunk: int) -> Any:
-    """Logits float32[len(ids), vocab] of a prompt computed `chunk` tokens at a time."""
-    from triton_repo.executor.request import Request
-    from triton_repo.executor.runner import Runner
-    from triton_repo.executor.scheduler import Chunk
-    from triton_repo.executor.sequence import Sequence
-
-    runner = Runner(engine, "float32", blocks=16)
-    rows = []
-    for begin in range(0, len(ids), chunk):
-        # A step gives its last token's logits: so one for each token, the chunk's last the longest.
-        for last in range(begin + 1, min(begin + chunk, len(ids)) + 1):
-            sequence = Sequence(Request(input_ids=ids[:last], max_tokens=1), 512, lambda _: None)
-            sequence.blocks, sequence.computed = [3, 1, 7], begin
-            rows.append(runner.run([Chunk(sequence, last)])[0].copy())
-    return np.stack(rows)
-
-
-def reference_logits(folder: Path, ids: list[int]) -> Any:
-    """The same by transformers."""
-    import torch
-    import transformers
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
-    with torch.no_grad():
-        return model(torch.tensor([ids])).logits[0].numpy()
 
 
 @pytest.mark.reference
@@ -71,7 +40,7 @@ def test_logits_are_those_of_transformers(
     ids = RNG.integers(3, 384, size=80).tolist()
     expected = reference_logits(tiny_models[name], ids)
     found = all_logits(tmp_path / "engine", ids, chunk)
-    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-3
+    assert relative_error(found, expected) < 1e-3
 
 
 def test_a_tied_head_is_stored_once(tiny_models: dict[str, Path], tmp_path: Path) -> None:
@@ -96,7 +65,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, tmp_path: Pa
     for name in ("one", "two"):
         build(checkpoint, tmp_path / name, options=LIMITS)
     for file in sorted((tmp_path / "one").iterdir()):
-        assert sha256_of(file) == sha256_of(tmp_path / "two" / file.name), file.name
+        assert digest_of(file) == digest_of(tmp_path / "two" / file.name), file.name
 
 
 def test_a_finished_engine_is_kept_and_other_limits_make_another(
@@ -121,12 +90,15 @@ def test_the_tokenizer_travels_with_the_engine(checkpoint: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"rotary_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rotary_scaling.*yarn"),
-        ({"sliding_window": 64}, "sliding window of 64.*--max-seq-len 64"),
+        ({"architecture": "LlamaForSequenceClassification"}, "architecture 'LlamaForSeq"),
+        ({"rotary_scaling": {"rope_type": "mrope"}}, "rotary_scaling.*mrope"),
         ({"quantization": {"quant_algo": "FP8"}}, "quant_algo FP8"),
-        ({"mapping": {"world_size": 1, "tp_size": 1}, "hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"position_embedding_type": "alibi"}, "position_embedding_type 'alibi'"),
-        ({"rotary_pct": 0.5}, "rotary_pct 0.5"),
+        ({"mapping": {"world_size": 1, "tp_size": 1}, "hidden_act": "geglu"}, "hidden_act 'geglu'"),
+        ({"position_embedding_type": "relative"}, "position_embedding_type 'relative'"),
+        ({"position_embedding_type": "learned_absolute"}, "positions contradict its tensors"),
+        ({"attn_logit_softcapping": 50.0}, "can't cap the scores.*attn_logit_softcapping 50.0"),
+        ({"moe": {"num_experts": 4, "normalization_mode": 3}}, "normalization_mode': 3"),
+        ({"residual_mlp": True}, "residual_mlp True"),
     ],
 )
 def test_what_the_graph_cannot_express_is_refused_by_name(
