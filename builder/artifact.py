@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from builder import digest
 from builder import manifest as manifests
+from builder.ahead import WORKERS
 from builder.errors import ArtifactError, OutputError
 from builder.manifest import FileEntry, Manifest
-
-_CHUNK_BYTES = 1 << 20
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
@@ -37,11 +37,11 @@ class Staging:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._sha256: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
 
-    def record(self, name: str, sha256: str) -> None:
+    def record(self, name: str, digest: str) -> None:
         """Note the digest of the file `name` (a path relative to the folder), taken on writing."""
-        self._sha256[name] = sha256
+        self._digests[name] = digest
 
     def entries(self) -> dict[str, FileEntry]:
         """Every file below the folder, with size and digest."""
@@ -53,17 +53,8 @@ class Staging:
     def _entry(self, name: str) -> FileEntry:
         path = self.path / name
         return FileEntry(
-            size_bytes=path.stat().st_size, sha256=self._sha256.get(name) or sha256_of(path)
+            size_bytes=path.stat().st_size, digest=self._digests.get(name) or digest.of(path)
         )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def finished(out: Path, wanted: Manifest) -> Manifest | None:
@@ -82,20 +73,36 @@ def finished(out: Path, wanted: Manifest) -> Manifest | None:
     return found if whole and found.key == wanted.key else None
 
 
-def verify(folder: Path, manifest: Manifest) -> None:
-    """Read every file of an artifact back; raise ArtifactError for the first that has changed."""
+def require_files(folder: Path, manifest: Manifest) -> None:
+    """Raise ArtifactError unless every file of an artifact is there with its size."""
+    do = f"make the {manifest.kind} again"
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():
-            raise ArtifactError(
-                f"{folder} is not whole", found=f"no {name}", do=f"make the {manifest.kind} again"
-            )
-        if path.stat().st_size != entry.size_bytes or sha256_of(path) != entry.sha256:
-            raise ArtifactError(
-                f"{path} has changed since it was written",
-                found="another size or digest",
-                do=f"make the {manifest.kind} again",
-            )
+            raise ArtifactError(f"{folder} is not whole", found=f"no {name}", do=do)
+        if path.stat().st_size != entry.size_bytes:
+            raise ArtifactError(_changed(path), found="another size", do=do)
+
+
+def verify(folder: Path, manifest: Manifest, known: Mapping[str, str] | None = None) -> None:
+    """Read every file of an artifact back; raise ArtifactError for the first that has changed.
+
+    `known` are digests of files that have been read already.
+    """
+    require_files(folder, manifest)
+    found = dict(known or {})
+    left = [name for name in manifest.files if name not in found]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        read = pool.map(lambda name: digest.of(folder / name, manifest.files[name].algorithm), left)
+        found.update(zip(left, read, strict=True))
+    for name, entry in manifest.files.items():
+        if found[name] != entry.digest:
+            do = f"make the {manifest.kind} again"
+            raise ArtifactError(_changed(folder / name), found="another digest", do=do)
+
+
+def _changed(path: Path) -> str:
+    return f"{path} has changed since it was written"
 
 
 @contextmanager

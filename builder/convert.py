@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from builder.mapping import Layout
 from builder.plan import checkpoint_config, plan
 from builder.progress import Progress, silent
 from builder.quantized_shapes import WEIGHT_ONLY
-from builder.safetensors_writer import PendingTensor, write
+from builder.safetensors_writer import PendingTensor, write_all
 from builder.source import Source, open_source
 from builder.source.huggingface import json_bytes
 
@@ -126,16 +125,16 @@ def _write(
     dtype = _dtype(model, options)
     ranks = plan(model, options.layout, dtype, options.recipe)
     files = {name: read() for name, read in model.files.items()}
-    sizes = [sum(tensor.nbytes for tensor in tensors) for tensors in ranks]
+    weights_bytes = sum(tensor.nbytes for tensors in ranks for tensor in tensors)
     artifact.require_space(
-        out.resolve(), sum(sizes) + sum(map(len, files.values())) + _ROOM_FOR_THE_REST_BYTES
+        out.resolve(), weights_bytes + sum(map(len, files.values())) + _ROOM_FOR_THE_REST_BYTES
     )
     about = {
         **wanted.about,
         "architecture": model.config.architecture,
         "dtype": dtype,
         "world_size": options.layout.world_size,
-        "weights_bytes": sum(sizes),
+        "weights_bytes": weights_bytes,
         "parameters": sum(math.prod(tensor.shape) for tensor in model.tensors.values()),
     }
     with artifact.stage(out, replace(wanted, about=about)) as staging:
@@ -143,12 +142,7 @@ def _write(
             (staging.path / name).write_bytes(content)
         config = checkpoint_config(model, dtype, options.layout, options.recipe)
         (staging.path / CONFIG).write_bytes(json_bytes(config))
-        for rank, tensors in enumerate(ranks):
-            file, before = staging.path / rank_file(rank), sum(sizes[:rank])
-            report = partial(_shifted, progress, before, sum(sizes))
-            staging.record(file.name, write(file, tensors, report))
+        weights = {staging.path / rank_file(rank): tensors for rank, tensors in enumerate(ranks)}
+        for file, digest in write_all(weights, progress).items():
+            staging.record(file.name, digest)
     return manifest.read(out, "checkpoint")
-
-
-def _shifted(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    progress(before + done, total)

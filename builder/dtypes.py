@@ -48,3 +48,17 @@ def raw(array: Array) -> memoryview:
     numpy's own buffer interface refuses the ml_dtypes types.
     """
     return array.reshape(-1).view(np.uint8).data
+
+
+_INFINITY_BITS = {NUMPY["float16"]: 0x7C00, NUMPY["bfloat16"]: 0x7F80}
+
+
+def all_finite(array: Array) -> bool:
+    """Whether no number of it is NaN or infinite.
+
+    16-bit floats are compared as integers: numpy's isfinite takes ten times as long for them.
+    """
+    if array.dtype not in _INFINITY_BITS:
+        return bool(np.isfinite(array).all())
+    magnitudes = array.view(np.uint16) & 0x7FFF
+    return bool(magnitudes.max(initial=0) < _INFINITY_BITS[array.dtype])

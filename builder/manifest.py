@@ -12,18 +12,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from builder.digest import algorithm
 from builder.errors import ArtifactError
 
 NAME = "trtbuild.json"
-FORMAT = 1
+FORMAT = 2
+"""Format 1 is read too: its files have their digest as `sha256`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """One file of an artifact: its size and the SHA-256 of its bytes, in hex."""
+    """One file of an artifact: its size and the digest of its bytes, `algorithm:hex`."""
 
     size_bytes: int
-    sha256: str
+    digest: str
+
+    @property
+    def algorithm(self) -> str:
+        """What the digest was taken with: a name of `builder.digest`."""
+        return algorithm(self.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +68,9 @@ def read(folder: Path, kind: str | None = None) -> Manifest:
     path = folder / NAME
     try:
         fields = json.loads(path.read_text())
-        if fields.pop("format") != FORMAT:
+        if fields.pop("format") not in (1, FORMAT):
             raise ValueError("another format version")
-        files = {name: FileEntry(**entry) for name, entry in fields.pop("files").items()}
+        files = {name: _entry(name, entry) for name, entry in fields.pop("files").items()}
         manifest = Manifest(**fields, files=files)
         _require_types(manifest)
     except (FileNotFoundError, NotADirectoryError):
@@ -91,9 +98,15 @@ def _require_types(manifest: Manifest) -> None:
     for name in ("made_by", "source", "options", "about"):
         if not isinstance(getattr(manifest, name), dict):
             raise ValueError(f"{name} is not an object")
-    for name, entry in manifest.files.items():
-        if type(entry.size_bytes) is not int or not isinstance(entry.sha256, str):
-            raise ValueError(f"no size_bytes and sha256 for {name}")
+
+
+def _entry(name: str, fields: dict[str, Any]) -> FileEntry:
+    size_bytes = fields["size_bytes"]
+    digest = f"sha256:{fields['sha256']}" if "sha256" in fields else fields["digest"]
+    if type(size_bytes) is not int or not isinstance(digest, str):
+        raise ValueError(f"no size_bytes and digest for {name}")
+    algorithm(digest)
+    return FileEntry(size_bytes=size_bytes, digest=digest)
 
 
 def identity(source: Path) -> dict[str, Any]:

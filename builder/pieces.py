@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from builder.dtypes import NUMPY, Array
+from builder.dtypes import NUMPY, Array, all_finite
 from builder.errors import LimitError
 from builder.families import Change
 from builder.mapping import Piece
@@ -51,9 +51,15 @@ def _spans(piece: Piece, tensor: StoredTensor) -> Iterator[Span]:
 
 def _steps(piece: Piece, tensor: Tensor, dtype: str) -> Iterator[Compute]:
     width = math.prod(piece.shape[1:]) * NUMPY[dtype].itemsize
-    for rows in _batches(piece.rows, max(1, BLOCK_BYTES // max(width, 1))):
+    for rows in _batches(piece.rows, max(1, BLOCK_BYTES // max(width, _read_width(piece, tensor)))):
         count = sum(part.stop - part.start for part in rows)
         yield Compute(size_bytes=count * width, run=partial(_computed, piece, tensor, dtype, rows))
+
+
+def _read_width(piece: Piece, tensor: Tensor) -> int:
+    """Bytes that are read for a row of the piece."""
+    whole = len(tensor.shape) > 1 and not piece.transposed
+    return (tensor.shape[-1] if whole else 1) * NUMPY[tensor.dtype].itemsize
 
 
 def _batches(runs: Iterable[slice], limit: int) -> Iterator[list[slice]]:
@@ -102,7 +108,7 @@ def cast(name: str, block: Array, dtype: str) -> Array:
         return np.ascontiguousarray(block)
     with np.errstate(over="ignore", invalid="ignore"):
         result = np.ascontiguousarray(block.astype(NUMPY[dtype]))
-    if dtype == "float16" and not np.isfinite(result).all() and np.isfinite(block).all():
+    if dtype == "float16" and not all_finite(result) and all_finite(block):
         raise LimitError(
             f"the tensor {name} has numbers that float16 can't hold",
             found=f"up to {np.abs(block.astype(np.float32)).max():.0f}",

@@ -31,12 +31,12 @@ def quantization(
                 found=f"{model.quantization.format.value}, --recipe {recipe}",
                 do="leave --recipe out",
             )
-        _check(model, config)
+        _check_dtype(config)
         # No list of exclusions: the loader matches it with tensors, the model with modules.
         return {**PLAIN, "quant_algo": WEIGHT_ONLY[recipe]}
     if model.quantization is None:
         return dict(PLAIN)
-    _check(model, config)
+    _check_dtype(config)
     found = form(model.quantization)
     block: dict[str, Any] = {
         "quant_algo": found.algo,
@@ -49,17 +49,11 @@ def quantization(
     return {**block, "exclude_modules": [*NEVER_QUANTIZED, *_plain(model, config, layout)]}
 
 
-def _check(model: Source, config: Mapping[str, Any]) -> None:
+def _check_dtype(config: Mapping[str, Any]) -> None:
     if config["dtype"] == "float32":
         raise LimitError(
             "TensorRT-LLM computes with quantized weights in float16 or bfloat16",
             found="--dtype float32",
-        )
-    if config.get("kv_lora_rank"):
-        raise LimitError(
-            "TensorRT-LLM's engines take multi-head latent attention unquantized",
-            found=f"{model.config.architecture} with quantized weights",
-            do="serve the model without an engine: --target llmapi",
         )
 
 
@@ -75,13 +69,13 @@ def _plain(model: Source, config: Mapping[str, Any], layout: Layout) -> list[str
                 continue
             module = expected.name.removesuffix(".weight")
             is_quantized = isinstance(sources[0], QuantizedLinear)
-            if quantized.setdefault(module, is_quantized) != is_quantized:
-                raise LimitError(
-                    "the ranks of a pipeline must leave the same of their layers unquantized",
-                    found=f"{module} of one rank quantized, of another not",
-                    do="choose another --pp, or 1",
-                )
-            if expected.experts and not is_quantized:
-                module_name = module.rpartition(".")[0]
-                quantized[module_name] = False
+            # TensorRT-LLM takes a mixture out as a whole.
+            whole = [module.rpartition(".")[0]] if expected.experts else []
+            for each in (module, *whole):
+                if quantized.setdefault(each, is_quantized) != is_quantized:
+                    raise LimitError(
+                        f"{each} must be quantized on all ranks of a pipeline, or on none",
+                        found="some of it quantized, some not",
+                        do="choose another --pp, or 1",
+                    )
     return [module for module, is_quantized in quantized.items() if not is_quantized]

@@ -23,9 +23,6 @@ from builder.source.hf_quantization import Format
 from builder.source.model import Tensor
 from builder.source.quantized_linear import QuantizedLinear
 
-_STEP = 64
-"""Pairs of output channels that are made at once: a few MB, that the next step takes again."""
-
 
 def weight(linear: RankLinear, kind: str) -> Iterator[Segment]:
     """[out / 2, in]: signed codes, two output channels in a byte, whatever the source has."""
@@ -52,17 +49,11 @@ def _pairs(linear: QuantizedLinear, *, inputs: slice) -> Tensor:
 
     def rows(chosen: slice) -> Array:
         first, last, _ = chosen.indices(linear.shape[0] // 2)
-        packed = np.empty((last - first, stop - start), np.int8)
-        for at in range(first, last, _STEP):
-            end = min(at + _STEP, last)
-            packed[at - first : end - first] = pairs(at, end)
-        return packed
-
-    def pairs(at: int, end: int) -> Array:
         if not awq:
-            return int4.pairs_of_gptq(words[:, 2 * at : 2 * end])
-        begin = at // 4
-        return int4.pairs_of_awq(words[:, begin : -(-end // 4)])[at - 4 * begin : end - 4 * begin]
+            return int4.pairs_of_gptq(words[:, 2 * first : 2 * last])
+        begin = first // 4
+        pairs = int4.pairs_of_awq(words[:, begin : -(-last // 4)])
+        return pairs[first - 4 * begin : last - 4 * begin]
 
     return Computed(dtype="int8", shape=(linear.shape[0] // 2, stop - start), of=rows)
 

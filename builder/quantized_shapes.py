@@ -54,9 +54,10 @@ def stated(quantization: Mapping[str, Any]) -> Form | None:
     if algo not in ("FP8", "NVFP4", "W4A16_AWQ"):
         return None
     default = {"FP8": 0, "NVFP4": 16, "W4A16_AWQ": 128}[algo]
+    size = quantization.get("group_size")
     return Form(
         algo=algo,
-        group_size=default and int(quantization.get("group_size") or default),
+        group_size=size if default and type(size) is int and size > 0 else default,
         zeros=bool(quantization.get("has_zero_point")),
         prequant=bool(quantization.get("pre_quant_scale")),
     )
@@ -117,7 +118,8 @@ def checkpoint_tensors(
     """
     quantization, dtype = config.get("quantization") or {}, config["dtype"]
     found = stated(quantization)
-    patterns = quantization.get("exclude_modules") or ()
+    listed = quantization.get("exclude_modules")
+    patterns = [str(pattern) for pattern in listed] if isinstance(listed, list) else []
     wanted: dict[str, Wanted] = {}
     for name, own, shape in plain:
         module = name.removesuffix(".weight")

@@ -2,14 +2,13 @@
 
 The format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, a
 JSON header `{name: {dtype, shape, data_offsets: [begin, end]}}`, then the tensors' bytes, without
-holes. Reading is a memory map; writing streams, with the header first.
+holes. Nothing of a tensor is read before it is asked for.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,13 @@ import numpy as np
 
 from builder.dtypes import NUMPY, SAFETENSORS_CODES, Array
 from builder.errors import CorruptFileError
+from builder.stored_file import StoredFile
 
 HEADER_LIMIT_BYTES = 100_000_000
 """The reference implementation's limit; a larger length means another kind of file."""
 
-BLOCK_BYTES = 1 << 24
-"""How much of a tensor is handed on at once."""
+BLOCK_BYTES = 1 << 20
+"""How much of a tensor is handed on at once: small enough for a processor's cache."""
 
 ALL = slice(None)
 """Every row of a tensor."""
@@ -41,7 +41,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     begin: int
     """Offset of the first byte in the file."""
-    map: mmap.mmap
+    file: StoredFile
 
     @property
     def nbytes(self) -> int:
@@ -50,35 +50,36 @@ class StoredTensor:
 
     def data(self) -> memoryview:
         """The raw little-endian bytes in the map: zero-copy and read-only."""
-        return memoryview(self.map)[self.begin : self.begin + self.nbytes]
+        return memoryview(self.file.map)[self.begin : self.begin + self.nbytes]
 
     def numpy(self) -> Array:
         """A read-only view, shape `shape`, dtype `NUMPY[dtype]` (ml_dtypes for bfloat16)."""
         return np.frombuffer(self.data(), NUMPY[self.dtype]).reshape(self.shape)
 
     def rows(self, rows: slice = ALL) -> Array:
-        """A read-only view of some rows of it, seen as a matrix of its last dimension."""
-        matrix = self.numpy()
-        return (matrix.reshape(-1, self.shape[-1]) if len(self.shape) > 1 else matrix)[rows]
+        """Some rows of the matrix of the last dimension, or a vector's elements, read into memory.
+
+        All of them are a read-only view.
+        """
+        width = self.shape[-1] if len(self.shape) > 1 else 1
+        shape = (-1, width) if len(self.shape) > 1 else (-1,)
+        if rows == ALL:
+            return self.numpy().reshape(shape)
+        first, last, _ = rows.indices(math.prod(self.shape) // width if width else 0)
+        return self._elements(first * width, last * width).reshape(shape)
 
     def blocks(self, rows: slice = ALL) -> Iterator[Array]:
-        """Consecutive flat views of up to BLOCK_BYTES of the given rows (of dimension 0).
-
-        Pages already handed on are let go: else a whole model would count as resident by the end
-        of a copy.
-        """
-        flat = self.numpy().reshape(-1)
-        step = BLOCK_BYTES // flat.itemsize
+        """Consecutive flat arrays of up to BLOCK_BYTES of the given rows (of dimension 0)."""
+        step = BLOCK_BYTES // NUMPY[self.dtype].itemsize
         row = math.prod(self.shape[1:])
         first, last, _ = rows.indices(self.shape[0] if self.shape else 1)
         for start in range(first * row, last * row, step):
-            stop = min(start + step, last * row)
-            yield flat[start:stop]
-            self._let_go(self.begin + start * flat.itemsize, (stop - start) * flat.itemsize)
+            yield self._elements(start, min(start + step, last * row))
 
-    def _let_go(self, begin: int, size: int) -> None:
-        first = begin - begin % mmap.PAGESIZE
-        self.map.madvise(mmap.MADV_DONTNEED, first, min(size, len(self.map) - first))
+    def _elements(self, start: int, stop: int) -> Array:
+        size = NUMPY[self.dtype].itemsize
+        content = self.file.read(self.begin + start * size, (stop - start) * size)
+        return content.view(NUMPY[self.dtype])
 
 
 def read(path: Path) -> dict[str, StoredTensor]:
@@ -87,20 +88,19 @@ def read(path: Path) -> dict[str, StoredTensor]:
     Raises CorruptFileError, naming the file and, if any, the tensor, for everything that
     doesn't fit: a truncated file, a foreign header, sizes or offsets that don't add up.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size < 10:
-            _corrupt(path, f"{size} bytes")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    start, header = _header(path, mapped)
+    if path.is_file() and (size := path.stat().st_size) < 10:
+        _corrupt(path, f"{size} bytes")
+    file = StoredFile(path)
+    start, header = _header(file)
     header.pop("__metadata__", None)
-    tensors = [_tensor(path, name, entry, start, mapped) for name, entry in header.items()]
+    tensors = [_tensor(file, name, entry, start) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.nbytes))
-    _check_layout(path, tensors, start, size)
+    _check_layout(path, tensors, start, len(file.map))
     return {tensor.name: tensor for tensor in tensors}
 
 
-def _header(path: Path, mapped: mmap.mmap) -> tuple[int, dict[str, Any]]:
+def _header(file: StoredFile) -> tuple[int, dict[str, Any]]:
+    path, mapped = file.path, file.map
     length = int.from_bytes(mapped[:8], "little")
     if length > HEADER_LIMIT_BYTES:
         _corrupt(path, f"a header length of {length} bytes")
@@ -121,7 +121,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _tensor(path: Path, name: str, entry: Any, start: int, mapped: mmap.mmap) -> StoredTensor:
+def _tensor(file: StoredFile, name: str, entry: Any, start: int) -> StoredTensor:
+    path = file.path
     try:
         code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begin, end]
@@ -136,7 +137,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int, mapped: mmap.mmap) ->
         dtype=SAFETENSORS_CODES[code],
         shape=tuple(shape),
         begin=start + begin,
-        map=mapped,
+        file=file,
     )
     if end - begin != tensor.nbytes:
         _corrupt(path, f"{end - begin} bytes for {code} of shape {shape}", name)

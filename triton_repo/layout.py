@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from builder import artifact
+from builder import artifact, digest
 from builder import manifest as manifests
 from builder.artifact import Staging
 from builder.errors import ArtifactError
@@ -125,7 +125,7 @@ def _configs(engine: Engine, options: RepositoryOptions) -> dict[str, str]:
 
 
 def _manifest(engine: Engine, name: str, options: RepositoryOptions) -> Manifest:
-    runtime = {model: artifact.sha256_of(_RUNTIME / f"{model}.py") for model in _PYTHON_MODELS}
+    runtime = {model: digest.of(_RUNTIME / f"{model}.py") for model in _PYTHON_MODELS}
     about: dict[str, Any] = {
         "name": name,
         "target": engine.target,
@@ -164,7 +164,7 @@ def _link_engine(engine: Engine, staging: Staging, progress: Progress) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(engine.path / name, target)
         if entry := engine.manifest.files.get(name):
-            staging.record(f"{ENGINE_DIR}/{name}", entry.sha256)
+            staging.record(f"{ENGINE_DIR}/{name}", entry.digest)
         done += size_bytes
         progress(done, total)
 

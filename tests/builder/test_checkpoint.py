@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from builder import manifest
 from builder.checkpoint import Checkpoint
 from builder.checkpoint_check import check
 from builder.convert import convert
-from builder.dtypes import Array
+from builder.dtypes import NUMPY, Array, all_finite
 from builder.errors import ArtifactError
 
 
@@ -34,7 +35,8 @@ def test_a_whole_one_passes_and_says_what_it_is(folder: Path) -> None:
     assert len(checkpoint.tensors()) == 17
     seen: list[tuple[int, int]] = []
     check(folder, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (17, 17)
+    size_bytes = sum(tensor.nbytes for tensor in checkpoint.tensors().values())
+    assert seen[-1] == (size_bytes, size_bytes)
 
 
 def test_one_without_our_manifest_is_a_checkpoint_too(folder: Path) -> None:
@@ -138,3 +140,38 @@ def test_one_of_a_quantization_that_is_not_known_may_have_scales_but_no_fewer_te
     write_safetensors(folder / "rank0.safetensors", whole)
     with pytest.raises(ArtifactError, match=f"lacks tensors; found {name}"):
         check(folder)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_checked_by_its_own_digests(folder: Path) -> None:
+    path = folder / manifest.NAME
+    fields = json.loads(path.read_text())
+    fields["format"] = 1
+    fields["files"] = {
+        name: {
+            "size_bytes": entry["size_bytes"],
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        }
+        for name, entry in fields["files"].items()
+    }
+    path.write_text(json.dumps(fields))
+    check(folder)
+    weights = folder / "rank0.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ArtifactError, match=r"rank0\.safetensors has changed.*another digest"):
+        check(folder)
+
+
+def test_a_digest_of_an_unknown_algorithm_is_refused(folder: Path) -> None:
+    path = folder / manifest.NAME
+    path.write_text(path.read_text().replace("xxh3_128:", "md4:"))
+    with pytest.raises(ArtifactError, match="not one of xxh3_128, sha256: 'md4:"):
+        check(folder)
+
+
+def test_what_is_not_finite_is_found_in_every_float() -> None:
+    for dtype in ("float16", "bfloat16", "float32"):
+        numbers = np.array([0, -1, 65504], np.float32).astype(NUMPY[dtype])
+        assert all_finite(numbers)
+        for bad in (np.nan, -np.nan, np.inf, -np.inf):
+            assert not all_finite(np.append(numbers, np.array(bad, NUMPY[dtype])))
+        assert all_finite(numbers[:0])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.artifact import sha256_of
 from builder.checkpoint_check import check
 from builder.convert import convert
+from builder.digest import of as digest_of
 from builder.errors import OutputError
 
 WEIGHTS = "rank0.safetensors"
@@ -38,7 +38,7 @@ def test_a_hubs_cache_is_a_model_of_the_hubs_name(
     made = convert(hub_snapshot, tmp_path / "from_links")
     convert(tiny_folder, tmp_path / "from_files")
     assert made.about["name"] == "Tiny-1B"
-    both = [sha256_of(tmp_path / name / WEIGHTS) for name in ("from_links", "from_files")]
+    both = [digest_of(tmp_path / name / WEIGHTS) for name in ("from_links", "from_files")]
     assert both[0] == both[1]
     written = list((tmp_path / "from_links").iterdir())
     assert not any(path.is_symlink() for path in written), "an artifact doesn't lean on its source"

@@ -246,7 +246,7 @@ def test_a_linear_left_plain_is_named_in_the_config_and_copied(
     assert config["quantization"]["exclude_modules"][7:] == ["transformer.layers.1.mlp.proj"]
     name = "transformer.layers.1.mlp.proj.weight"
     assert (bits(tensors[name]) == bits(changes["model.layers.1.mlp.down_proj.weight"])).all()
-    with pytest.raises(LimitError, match=r"layers\.0\.mlp\.proj of one rank quantized"):
+    with pytest.raises(LimitError, match=r"layers\.0\.mlp\.proj must be quantized on all ranks"):
         convert(folder, tmp_path / "two", options=ConvertOptions(pp=2))
 
 
@@ -299,6 +299,23 @@ def test_expert_parallel_ranks_have_their_experts_scales(
             name = f"transformer.layers.1.{module}.{last}"
             joined = np.concatenate([half[name] for half in halves])
             assert (bits(joined) == bits(whole[name])).all()
+
+
+def test_experts_left_plain_are_taken_out_as_a_whole(
+    exports: Callable[[str], Exports], own: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = stored(exports("mixtral-fp8").folder)
+    changes: dict[str, Array | None] = {}
+    for name in source:
+        if ".experts." in name and ".layers.0." in name and name.endswith(".weight"):
+            changes |= plain(source, name.removesuffix(".weight"))
+    converted(own("mixtral-fp8", changes), tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert set(config["quantization"]["exclude_modules"][7:]) == {
+        "transformer.layers.0.mlp",
+        "transformer.layers.0.mlp.fc",
+        "transformer.layers.0.mlp.proj",
+    }
 
 
 def test_nvfp4_experts_are_refused(

@@ -15,7 +15,6 @@ from model_files import write_safetensors
 from builder import safetensors_file
 from builder.dtypes import NUMPY
 from builder.errors import CorruptFileError
-from builder.safetensors_writer import PendingTensor, write
 
 
 def file_of(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> Path:
@@ -76,32 +75,6 @@ def test_every_tensor_is_aligned_whatever_the_order(tmp_path: Path) -> None:
     )
     for tensor in safetensors_file.read(tmp_path / "file").values():
         assert tensor.numpy().flags.aligned
-
-
-def test_the_same_tensors_give_the_same_bytes_and_the_digest_is_theirs(tmp_path: Path) -> None:
-    import hashlib
-
-    def tensors() -> list[PendingTensor]:
-        array = np.arange(10, dtype=np.float32)
-        halves = [array[:5], array[5:]]
-        return [PendingTensor(name="a", dtype="float32", shape=(10,), blocks=lambda: halves)]
-
-    digests = [write(tmp_path / name, tensors()) for name in ("first", "second")]
-    content = (tmp_path / "first").read_bytes()
-    assert content == (tmp_path / "second").read_bytes()
-    assert digests == [hashlib.sha256(content).hexdigest()] * 2
-
-
-@pytest.mark.parametrize(
-    ("blocks", "error"),
-    [([np.zeros(3, np.float32)], ValueError), ([np.zeros(4, np.float64)], TypeError)],
-)
-def test_a_source_that_gives_other_bytes_than_it_said_is_caught(
-    tmp_path: Path, blocks: list[Any], error: type[Exception]
-) -> None:
-    tensor = PendingTensor(name="a", dtype="float32", shape=(4,), blocks=lambda: blocks)
-    with pytest.raises(error, match="a:"):
-        write(tmp_path / "file", [tensor])
 
 
 @pytest.mark.parametrize(

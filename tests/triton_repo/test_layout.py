@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny_engine import make_engine
 
-from builder import artifact, manifest
+from builder import digest, manifest
 from builder.errors import ArtifactError, LimitError
 from triton_repo import layout
 from triton_repo.contract import MODELS
@@ -98,7 +98,7 @@ def test_progress_ends_at_its_total(engine: Path, tmp_path: Path) -> None:
 
 def test_digests_in_the_manifest_are_the_files_own(repository: Path) -> None:
     for name, entry in manifest.read(repository).files.items():
-        assert artifact.sha256_of(repository / name) == entry.sha256, name
+        assert digest.of(repository / name) == entry.digest, name
 
 
 def _remove(name: str) -> Any:

@@ -234,7 +234,7 @@ def test_a_changed_file_is_found_by_check(stages: tuple[Path, Path, Path]) -> No
 def heavy_model(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
     """A model of many layers, so that it takes a while."""
     from builder.safetensors_file import read
-    from builder.safetensors_writer import PendingTensor, write
+    from builder.safetensors_writer import PendingTensor, Span, write
 
     source, folder = tiny_models["llama"], tmp_path / "heavy"
     folder.mkdir()
@@ -246,12 +246,15 @@ def heavy_model(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
     pending = []
     for name, tensor in read(source / "model.safetensors").items():
         names = [name]
+        span = Span(tensor=tensor, begin=tensor.begin, size_bytes=tensor.nbytes)
         if ".layers.0." in name:
             names = [name.replace(".0.", f".{i}.") for i in range(600)]
         elif ".layers." in name:
             continue
         pending += [
-            PendingTensor(name=n, dtype=tensor.dtype, shape=tensor.shape, blocks=tensor.blocks)
+            PendingTensor(
+                name=n, dtype=tensor.dtype, shape=tensor.shape, segments=lambda s=span: [s]
+            )
             for n in names
         ]
     write(folder / "model.safetensors", pending, lambda done, total: None)
