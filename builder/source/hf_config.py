@@ -25,7 +25,7 @@ def model_config(path: Path, fields: Fields, stored_dtype: str) -> ModelConfig:
     UnknownFamilyError, and ModelError for a field that is missing, wrong or not expressible in a
     TensorRT-LLM checkpoint.
     """
-    architecture = _architecture(path, fields)
+    architecture = architecture_of(path, fields)
     family = families.of(architecture)
     _refuse(path, fields, family)
     own = {field.attribute for field in family.fields}
@@ -48,7 +48,8 @@ def model_config(path: Path, fields: Fields, stored_dtype: str) -> ModelConfig:
     )
 
 
-def _architecture(path: Path, fields: Fields) -> str:
+def architecture_of(path: Path, fields: Fields) -> str:
+    """Hugging Face's name of the model's class. Raises ModelError where there is none."""
     names = fields.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         raise ModelError(f"{path} has no field architectures", found=repr(names))

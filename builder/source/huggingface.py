@@ -51,13 +51,13 @@ def open_folder(path: Path) -> Source:
             do="give a Hugging Face folder or a .gguf file",
         )
     fields = read_json(path / CONFIG)
+    family = families.of(hf_config.architecture_of(path / CONFIG, fields))
     tensors = _tensors(path)
     if not tensors:
         raise ModelError(f"{path} has no tensors")
     quantized = quantization(path, fields)
     dtypes = Counter(tensor.dtype for tensor in tensors.values())
     config = hf_config.model_config(path / CONFIG, fields, dtypes.most_common(1)[0][0])
-    family = families.of(config.architecture)
     named = {family.plain_name(name): tensor for name, tensor in tensors.items()}
     gathered = gather(named, quantized) if quantized else Gathered(tensors=named, kv_scales={})
     return Source(

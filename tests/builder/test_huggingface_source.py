@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_files import write_safetensors
+from model_files import FIELDS, write_safetensors
 
 from builder.dtypes import Array
-from builder.errors import CorruptFileError, ModelError
+from builder.errors import CorruptFileError, ModelError, UnknownFamilyError
 from builder.source import open_source
 
 
@@ -116,3 +116,12 @@ def test_a_generation_config_is_made_from_the_config_where_there_is_none(
     (tiny_folder / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
     content = open_source(tiny_folder).files["generation_config.json"]()
     assert content == b'{"eos_token_id": [2, 5]}'
+
+
+def test_an_architecture_without_an_engine_is_told_before_its_weights(tiny_folder: Path) -> None:
+    fields = {**FIELDS, "architectures": ["GptOssForCausalLM"]}
+    quantized = {**fields, "quantization_config": {"quant_method": "mxfp4"}}
+    for content in (fields, quantized):
+        (tiny_folder / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UnknownFamilyError, match=r"GptOssForCausalLM; .*--target llmapi"):
+            open_source(tiny_folder)
