@@ -65,7 +65,9 @@ import sys, time, torch, transformers
 from modelopt.torch.export import export_tensorrt_llm_checkpoint
 started = time.perf_counter()
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
-export_tensorrt_llm_checkpoint(model, "llama", torch.bfloat16, sys.argv[2])
+export_tensorrt_llm_checkpoint(
+    model, "llama", torch.bfloat16, sys.argv[2], inference_tensor_parallel=1
+)
 open(sys.argv[3], "w").write(str(time.perf_counter() - started))
 """
 
@@ -106,7 +108,8 @@ def make_model(folder: Path, layers: int) -> None:
         name = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
         write(folder / name, tensors)
         places |= {tensor.name: name for tensor in tensors}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def filled(shape: tuple[int, ...], block: np.ndarray) -> list[Segment]:
