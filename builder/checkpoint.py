@@ -15,6 +15,7 @@ from typing import Any
 from builder import manifest, safetensors_file
 from builder.dtypes import FLOATS
 from builder.errors import ArtifactError, CorruptFileError
+from builder.families import lookup
 from builder.mapping import Layout
 from builder.safetensors_file import StoredTensor
 from builder.source.huggingface import GENERATION_CONFIG, TOKENIZER_FILES
@@ -39,6 +40,7 @@ _OPTIONAL: dict[str, type] = {
     "rotary_scaling": dict,
     "sliding_window": int,
     "mapping": dict,
+    "moe": dict,
     "quantization": dict,
     "runtime_defaults": dict,
 }
@@ -148,8 +150,13 @@ def _check_fields(path: Path, fields: dict[str, Any]) -> None:
     """What the fields hold must be what their readers take for granted."""
     for name, kind in {**_REQUIRED, **_OPTIONAL}.items():
         _require(path, name, kind, fields.get(name))
-    for name in ("world_size", "tp_size", "pp_size"):
+    for name in ("world_size", "tp_size", "pp_size", "cp_size"):
         _require(path, f"mapping.{name}", int, (fields.get("mapping") or {}).get(name))
+    for name in ("mapping.moe_ep_size", "moe.num_experts", "embedding_sharding_dim"):
+        if type(value := lookup(fields, name)) not in (int, type(None)):
+            raise ArtifactError(
+                f"{path / CONFIG}: {name} must be a whole number", found=repr(value), do=_AGAIN
+            )
     if fields["dtype"] not in FLOATS:
         raise ArtifactError(
             f"{path / CONFIG}: dtype must be one of {', '.join(FLOATS)}",

@@ -90,13 +90,14 @@ def _examined(tensor: StoredTensor, begin: int, size_bytes: int) -> _Examined:
 def check_names(checkpoint: Checkpoint, tensors: Mapping[str, StoredTensor], rank: int = 0) -> None:
     """Compare the tensors of a rank with what the checkpoint's config asks for.
 
-    Raises UnknownFamilyError, and ArtifactError for tensors that are missing, left over, or of
-    another shape or dtype.
+    Raises UnknownFamilyError, LimitError for a layout that can't be, and ArtifactError for tensors
+    that are missing, left over, or of another shape or dtype.
     """
     config = checkpoint.config
     # ModelOpt's config.json has `bias` for what TensorRT-LLM's has as `attn_bias`.
     fields = {**config, "attn_bias": config.get("attn_bias", config.get("bias", False))}
     family = families.of(config["architecture"])
+    checkpoint.layout.check(family, fields)
     # One too many is enough to know that some are lacking, however many layers it claims.
     wanted = islice(checkpoint.layout.tensors(family, fields, rank), len(tensors) + 1)
     expected = checkpoint_tensors(config, ((t.name, t.dtype, t.shape) for t in wanted))

@@ -12,7 +12,7 @@ from builder.source import ModelConfig
 
 
 def pretrained_config(config: ModelConfig, dtype: str, layout: Layout) -> dict[str, Any]:
-    """The fields of config.json for an unquantized checkpoint.
+    """The fields of config.json, but for `quantization`.
 
     A sliding window is carried twice: as `sliding_window`, for readers that must know of it, and
     as the runtime default that TensorRT-LLM's executor takes: a window for each layer, from the
@@ -28,7 +28,6 @@ def pretrained_config(config: ModelConfig, dtype: str, layout: Layout) -> dict[s
         "use_parallel_embedding": layout.parallel_embedding,
         "embedding_sharding_dim": layout.embedding_sharding_dim,
         "mapping": layout.mapping(),
-        "quantization": {"quant_algo": None, "kv_cache_quant_algo": None},
     }
     window = values.get("max_attention_window")
     if config.sliding_window and window is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from builder.dtypes import FLOATS
 from builder.errors import LimitError
 from builder.manifest import Manifest
 from builder.mapping import Layout
-from builder.plan import checkpoint_config, plan
+from builder.plan import plan
 from builder.progress import Progress, silent
 from builder.quantized_shapes import WEIGHT_ONLY
 from builder.safetensors_writer import PendingTensor, write_all
@@ -48,14 +48,7 @@ class ConvertOptions:
     @property
     def layout(self) -> Layout:
         """How the model is divided over ranks."""
-        return Layout(
-            tp=self.tp,
-            pp=self.pp,
-            cp=self.cp,
-            moe_ep=self.moe_ep,
-            parallel_embedding=self.parallel_embedding,
-            embedding_sharding_dim=self.embedding_sharding_dim,
-        )
+        return Layout(**{each.name: getattr(self, each.name) for each in fields(Layout)})
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -98,7 +91,7 @@ def convert(
 def planned(source: Path, options: ConvertOptions) -> list[list[PendingTensor]]:
     """What `convert` would write for each rank, in its order; no tensor is read."""
     model = open_source(source)
-    return plan(model, options.layout, _dtype(model, options), options.recipe)
+    return plan(model, options.layout, _dtype(model, options), options.recipe).ranks
 
 
 def model_name(source: Path) -> str:
@@ -123,9 +116,9 @@ def _write(
     model: Source, out: Path, wanted: Manifest, options: ConvertOptions, progress: Progress
 ) -> Manifest:
     dtype = _dtype(model, options)
-    ranks = plan(model, options.layout, dtype, options.recipe)
+    made = plan(model, options.layout, dtype, options.recipe)
     files = {name: read() for name, read in model.files.items()}
-    weights_bytes = sum(tensor.nbytes for tensors in ranks for tensor in tensors)
+    weights_bytes = sum(tensor.nbytes for tensors in made.ranks for tensor in tensors)
     artifact.require_space(
         out.resolve(), weights_bytes + sum(map(len, files.values())) + _ROOM_FOR_THE_REST_BYTES
     )
@@ -140,9 +133,8 @@ def _write(
     with artifact.stage(out, replace(wanted, about=about)) as staging:
         for name, content in files.items():
             (staging.path / name).write_bytes(content)
-        config = checkpoint_config(model, dtype, options.layout, options.recipe)
-        (staging.path / CONFIG).write_bytes(json_bytes(config))
-        weights = {staging.path / rank_file(rank): tensors for rank, tensors in enumerate(ranks)}
+        (staging.path / CONFIG).write_bytes(json_bytes(made.config))
+        weights = {staging.path / rank_file(n): tensors for n, tensors in enumerate(made.ranks)}
         for file, digest in write_all(weights, progress).items():
             staging.record(file.name, digest)
     return manifest.read(out, "checkpoint")

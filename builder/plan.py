@@ -1,8 +1,9 @@
-"""What a conversion will write: each rank's tensors, and where each one's bytes come from."""
+"""Plans a conversion: the config, each rank's tensors, and where each one's bytes come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,18 +25,16 @@ from builder.source import Source
 from builder.source.quantized_linear import QuantizedLinear
 
 
-def checkpoint_config(
-    model: Source, dtype: str, layout: Layout, recipe: str | None = None
-) -> dict[str, Any]:
-    """The checkpoint's config.json. Raises LimitError for a quantization that it can't state."""
-    config = pretrained_config(model.config, dtype, layout)
-    return {**config, "quantization": quantization(model, config, layout, recipe)}
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a conversion will write: config.json's fields, and each rank's tensors."""
+
+    config: dict[str, Any]
+    ranks: list[list[PendingTensor]]
 
 
-def plan(
-    model: Source, layout: Layout, dtype: str, recipe: str | None = None
-) -> list[list[PendingTensor]]:
-    """Each rank's tensors, each with where its bytes come from; nothing is read yet.
+def plan(model: Source, layout: Layout, dtype: str, recipe: str | None = None) -> Plan:
+    """What `model` becomes in this layout and dtype; no tensor is read yet.
 
     Raises ModelError, with names, for tensors that are missing, left over or misshapen, and
     LimitError for a model that can't be divided or quantized so.
@@ -44,8 +43,12 @@ def plan(
     config = pretrained_config(model.config, dtype, layout)
     _check_source(model, family, config)
     layout.check(family, config)
-    quantization(model, config, layout, recipe)
-    return [list(_rank(model, layout.of(family), config, rank)) for rank in range(layout.files)]
+    config["quantization"] = quantization(model, config, layout, recipe)
+    ranks = range(layout.files)
+    return Plan(
+        config=config,
+        ranks=[list(_rank(model, layout.of(family), config, rank)) for rank in ranks],
+    )
 
 
 def _rank(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from random_model import LLAMA3_ROPE, save
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n'"
@@ -29,13 +29,6 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
-}
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 128,
 }
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"tie_word_embeddings": False}),
@@ -83,29 +76,9 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) 
     """Name → Hugging Face folder: random float32 models of every family, with a tokenizer."""
     root = tmp_path_factory.mktemp("tiny_models")
     return {
-        name: _save(root / name, kind, {**SIZES, **changes}, tiny_tokenizer)
+        name: save(root / name, kind, {**SIZES, **changes}, tiny_tokenizer)
         for name, (kind, changes) in TINY.items()
     }
-
-
-def _save(folder: Path, kind: str, fields: dict[str, Any], tokenizer: Path) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch
-        import transformers
-
-        torch.manual_seed(0)
-        config = getattr(transformers, f"{kind}Config")(**fields, initializer_range=0.1)
-        model = getattr(transformers, f"{kind}ForCausalLM")(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                # Norms and biases start as ones and zeros, which would hide a mix-up.
-                if parameter.dim() == 1:
-                    parameter.add_(torch.randn_like(parameter) * 0.1)
-        model.save_pretrained(folder)
-    for file in tokenizer.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
 
 
 @pytest.fixture(scope="session")

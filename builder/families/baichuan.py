@@ -11,9 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.families.fields import Field, Refused
-from builder.families.llama import ATTENTION, CONFIG, EMBEDDINGS, MLP, NORMS, UNUSED
+from builder.families.llama import (
+    CONFIG,
+    DENSE,
+    EMBEDDINGS,
+    MLP,
+    NORMS,
+    SELF_ATTENTION,
+    UNUSED,
+)
 from builder.families.phi import HEAD_SIZE
-from builder.families.phi3 import fused_qkv
+from builder.families.rows import CONTIGUOUS, qkv
 from builder.families.table import Change, Constant, Family, Part, Row, Split, Stage
 
 _FIRST_VOCABULARY = 64000
@@ -40,12 +48,8 @@ BAICHUAN = Family(
         ),
         EMBEDDINGS[-1],
         *NORMS,
-        Row(
-            name="transformer.layers.{i}.attention.qkv.weight",
-            parts=fused_qkv("model.layers.{i}.self_attn.W_pack.weight"),
-            split=Split.HEADS,
-        ),
-        ATTENTION[1],
+        *qkv(SELF_ATTENTION + "W_pack", fused=CONTIGUOUS),
+        *DENSE,
         *MLP,
     ),
     config={

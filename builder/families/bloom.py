@@ -6,7 +6,8 @@ is fixed.
 
 from __future__ import annotations
 
-from builder.families.biased import (
+from builder.families.fields import Field, Refused
+from builder.families.rows import (
     FIXED_EPSILON,
     GROUPED,
     LAYER,
@@ -18,7 +19,6 @@ from builder.families.biased import (
     qkv,
     qkv_bias,
 )
-from builder.families.fields import Field, Refused
 from builder.families.table import Constant, Family, Split, Stage
 
 _HF = "h.{i}."

@@ -12,52 +12,28 @@ from typing import Any
 
 from builder.families.fields import Field, Refused, Unfit
 from builder.families.phi import HEAD_SIZE
-from builder.families.phi3 import fused_qkv, swapped_halves
-from builder.families.table import Constant, Family, Part, Row, Split, Stage
+from builder.families.phi3 import gated_fc
+from builder.families.rows import (
+    CONTIGUOUS,
+    LAYER,
+    SIZES,
+    bias,
+    norm,
+    qkv,
+    qkv_bias,
+    tensor,
+    weight,
+)
+from builder.families.table import Constant, Family, Split, Stage
 
-_LAYER = "transformer.layers.{i}."
 _HF = "transformer.encoder.layers.{i}."
 _GLM4_VOCABULARY = 151552
 _NAMES = {"chatglm2": "chatglm2", "chatglm3": "chatglm3", "glm_4": "glm4", "glm4": "glm4"}
-
-
-def _one(
-    name: str, source: str, shape: tuple[str, ...], split: Split, when: Mapping[str, Any]
-) -> Row:
-    return Row(name=_LAYER + name, parts=(Part(_HF + source, shape),), split=split, when=when)
-
-
-def _norms(kind: str, when: Mapping[str, Any]) -> tuple[Row, ...]:
-    return (
-        Row(
-            name=f"transformer.ln_f.{kind}",
-            parts=(Part(f"transformer.encoder.final_layernorm.{kind}", ("D",)),),
-            split=Split.COPY,
-            stage=Stage.LAST,
-            when=when,
-        ),
-        _one(f"input_layernorm.{kind}", f"input_layernorm.{kind}", ("D",), Split.COPY, when),
-        _one(
-            f"post_layernorm.{kind}", f"post_attention_layernorm.{kind}", ("D",), Split.COPY, when
-        ),
-    )
-
-
 _BIASED = {"add_bias_linear": True}
 
 CHATGLM_CONFIG: dict[str, Any] = {
-    "architecture": "architecture",
+    **{name: entry for name, entry in SIZES.items() if name != "tie_word_embeddings"},
     "chatglm_version": "chatglm_version",
-    "num_hidden_layers": "num_hidden_layers",
-    "num_attention_heads": "num_attention_heads",
-    "num_key_value_heads": "num_key_value_heads",
-    "head_size": "head_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "vocab_size": "vocab_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "hidden_act": "hidden_act",
-    "norm_epsilon": "norm_epsilon",
     "position_embedding_type": Constant(value="rope_gptj"),
     "rotary_base": "rotary_base",
     "rotary_scaling": "rotary_scaling",
@@ -88,48 +64,40 @@ def _scaling(values: Mapping[str, Any]) -> dict[str, Any] | None:
 CHATGLM = Family(
     architectures=("ChatGLMModel", "ChatGLMForConditionalGeneration", "ChatGLMForCausalLM"),
     rows=(
-        Row(
-            name="transformer.vocab_embedding.weight",
-            parts=(Part("transformer.embedding.word_embeddings.weight", ("V", "D")),),
-            split=Split.EMBEDDING,
+        *tensor(
+            "transformer.vocab_embedding.weight",
+            "transformer.embedding.word_embeddings.weight",
+            ("V", "D"),
+            Split.EMBEDDING,
             stage=Stage.FIRST,
         ),
-        Row(
-            name="lm_head.weight",
-            parts=(Part("transformer.output_layer.weight", ("V", "D")),),
-            split=Split.VOCABULARY,
+        *tensor(
+            "lm_head.weight",
+            "transformer.output_layer.weight",
+            ("V", "D"),
+            Split.VOCABULARY,
             stage=Stage.LAST,
         ),
-        *_norms("weight", {}),
-        *_norms("bias", {"rmsnorm": False}),
-        Row(
-            name=_LAYER + "attention.qkv.weight",
-            parts=fused_qkv(_HF + "self_attention.query_key_value.weight"),
-            split=Split.HEADS,
+        *(
+            row
+            for kind, when in (("weight", {}), ("bias", {"rmsnorm": False}))
+            for name, source, stage in (
+                ("transformer.ln_f", "transformer.encoder.final_layernorm", Stage.LAST),
+                (LAYER + "input_layernorm", _HF + "input_layernorm", Stage.EACH),
+                (LAYER + "post_layernorm", _HF + "post_attention_layernorm", Stage.EACH),
+            )
+            for row in norm(name, source, kinds=(kind,), stage=stage, when=when)
         ),
-        Row(
-            name=_LAYER + "attention.qkv.bias",
-            parts=fused_qkv(_HF + "self_attention.query_key_value.bias", ("Hd+2Kd",)),
-            split=Split.HEADS,
-            when={"add_qkv_bias": True},
+        *qkv(_HF + "self_attention.query_key_value", fused=CONTIGUOUS),
+        *qkv_bias(
+            _HF + "self_attention.query_key_value", fused=CONTIGUOUS, when={"add_qkv_bias": True}
         ),
-        _one(
-            "attention.dense.weight", "self_attention.dense.weight", ("D", "Hd"), Split.COLUMNS, {}
-        ),
-        _one("attention.dense.bias", "self_attention.dense.bias", ("D",), Split.COPY, _BIASED),
-        Row(
-            name=_LAYER + "mlp.fc.weight",
-            parts=swapped_halves(_HF + "mlp.dense_h_to_4h.weight"),
-            split=Split.ROWS,
-        ),
-        Row(
-            name=_LAYER + "mlp.fc.bias",
-            parts=swapped_halves(_HF + "mlp.dense_h_to_4h.bias", ("2I",)),
-            split=Split.ROWS,
-            when=_BIASED,
-        ),
-        _one("mlp.proj.weight", "mlp.dense_4h_to_h.weight", ("D", "I"), Split.COLUMNS, {}),
-        _one("mlp.proj.bias", "mlp.dense_4h_to_h.bias", ("D",), Split.COPY, _BIASED),
+        *weight("attention.dense", _HF + "self_attention.dense", ("D", "Hd"), Split.COLUMNS),
+        *bias("attention.dense", _HF + "self_attention.dense", "D", Split.COPY, _BIASED),
+        *gated_fc(_HF + "mlp.dense_h_to_4h"),
+        *gated_fc(_HF + "mlp.dense_h_to_4h", "bias", _BIASED),
+        *weight("mlp.proj", _HF + "mlp.dense_4h_to_h", ("D", "I"), Split.COLUMNS),
+        *bias("mlp.proj", _HF + "mlp.dense_4h_to_h", "D", Split.COPY, _BIASED),
     ),
     config=CHATGLM_CONFIG,
     fields=(

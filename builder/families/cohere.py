@@ -14,10 +14,14 @@ from builder.families.llama import (
     EMBEDDINGS,
     MLP,
     NORMS,
+    SELF_ATTENTION,
     UNUSED,
 )
 from builder.families.qwen3 import GROUPED_QUERIES
-from builder.families.table import Constant, Family, Part, Row, Split
+from builder.families.rows import TIED, weight
+from builder.families.table import Constant, Family, Split
+
+_NORMED = {"qk_layernorm": True}
 
 COHERE = Family(
     architectures=("CohereForCausalLM",),
@@ -26,14 +30,11 @@ COHERE = Family(
         NORMS[0],
         *ATTENTION,
         *ATTENTION_BIAS,
-        *(
-            Row(
-                name=f"transformer.layers.{{i}}.attention.{name}_layernorm.weight",
-                parts=(Part(f"model.layers.{{i}}.self_attn.{name}_norm.weight", (heads, "d")),),
-                split=split,
-                when={"qk_layernorm": True},
-            )
-            for name, heads, split in (("q", "H", Split.ROWS), ("k", "K", Split.KV_HEADS))
+        *weight(
+            "attention.q_layernorm", SELF_ATTENTION + "q_norm", ("H", "d"), Split.ROWS, _NORMED
+        ),
+        *weight(
+            "attention.k_layernorm", SELF_ATTENTION + "k_norm", ("K", "d"), Split.KV_HEADS, _NORMED
         ),
         *MLP,
     ),
@@ -46,7 +47,7 @@ COHERE = Family(
         "output_multiplier_scale": "output_multiplier_scale",
     },
     fields=(
-        Field("tie_word_embeddings", ("tie_word_embeddings",), bool, default=True),
+        TIED,
         Field("qk_layernorm", ("use_qk_norm",), bool, default=False),
         Field("output_multiplier_scale", ("logit_scale",), float, default=0.0625),
         Field("norm_epsilon", ("layer_norm_eps",), float, default=1e-5),

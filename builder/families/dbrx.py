@@ -8,67 +8,30 @@ from __future__ import annotations
 
 from builder.families.fields import Field, Unfit
 from builder.families.llama import CONFIG
-from builder.families.mixture import (
-    LAYER,
-    MOE,
-    NONE,
-    RENORMALIZE,
-    SEVERAL_EXPERTS,
-    experts,
-    router,
-)
-from builder.families.table import Constant, Family, Part, Row, Rows, Split, Stage
+from builder.families.mixture import MOE, NONE, RENORMALIZE, SEVERAL_EXPERTS, experts, router
+from builder.families.rows import CONTIGUOUS, LAYER, WEIGHT, norm, qkv, tensor, weight
+from builder.families.table import Constant, Family, Part, Rows, Split, Stage
 
 _HF = "transformer.blocks.{i}."
 _NORMED = _HF + "norm_attn_norm."
-_QKV = (_NORMED + "attn.Wqkv.weight", ("Hd+2Kd", "D"))
 _EXPERTS = _HF + "ffn.experts.mlp."
 
 DBRX = Family(
     architectures=("DbrxForCausalLM",),
     rows=(
-        Row(
-            name="transformer.vocab_embedding.weight",
-            parts=(Part("transformer.wte.weight", ("V", "D")),),
-            split=Split.EMBEDDING,
+        *tensor(
+            "transformer.vocab_embedding.weight",
+            "transformer.wte.weight",
+            ("V", "D"),
+            Split.EMBEDDING,
             stage=Stage.FIRST,
         ),
-        Row(
-            name="lm_head.weight",
-            parts=(Part("lm_head.weight", ("V", "D")),),
-            split=Split.VOCABULARY,
-            stage=Stage.LAST,
-        ),
-        Row(
-            name="transformer.ln_f.weight",
-            parts=(Part("transformer.norm_f.weight", ("D",)),),
-            split=Split.COPY,
-            stage=Stage.LAST,
-        ),
-        Row(
-            name=LAYER + "input_layernorm.weight",
-            parts=(Part(_NORMED + "norm_1.weight", ("D",)),),
-            split=Split.COPY,
-        ),
-        Row(
-            name=LAYER + "post_layernorm.weight",
-            parts=(Part(_NORMED + "norm_2.weight", ("D",)),),
-            split=Split.COPY,
-        ),
-        Row(
-            name=LAYER + "attention.qkv.weight",
-            parts=(
-                Part(*_QKV, Rows(length="Hd")),
-                Part(*_QKV, Rows(start="Hd", length="Kd")),
-                Part(*_QKV, Rows(start="Hd+Kd", length="Kd")),
-            ),
-            split=Split.HEADS,
-        ),
-        Row(
-            name=LAYER + "attention.dense.weight",
-            parts=(Part(_NORMED + "attn.out_proj.weight", ("D", "Hd")),),
-            split=Split.COLUMNS,
-        ),
+        *tensor("lm_head.weight", "lm_head.weight", ("V", "D"), Split.VOCABULARY, stage=Stage.LAST),
+        *norm("transformer.ln_f", "transformer.norm_f", kinds=WEIGHT, stage=Stage.LAST),
+        *norm(LAYER + "input_layernorm", _NORMED + "norm_1", kinds=WEIGHT),
+        *norm(LAYER + "post_layernorm", _NORMED + "norm_2", kinds=WEIGHT),
+        *qkv(_NORMED + "attn.Wqkv", fused=CONTIGUOUS),
+        *weight("attention.dense", _NORMED + "attn.out_proj", ("D", "Hd"), Split.COLUMNS),
         router(_HF + "ffn.router.layer.weight"),
         *experts(
             up=Part(_EXPERTS + "v1", ("EI", "D"), Rows(length="I", expert="I")),

@@ -7,7 +7,8 @@ biases: only the first rank may have them (TensorRT-LLM's own converter gives th
 
 from __future__ import annotations
 
-from builder.families.biased import (
+from builder.families.fields import Field, Unfit
+from builder.families.rows import (
     FIXED_EPSILON,
     GROUPED,
     LAYER,
@@ -21,7 +22,6 @@ from builder.families.biased import (
     qkv_bias,
     weight,
 )
-from builder.families.fields import Field, Unfit
 from builder.families.table import Constant, Family, Row, Split, Stage
 
 _HF = "h.{i}."

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from builder.errors import ArtifactError
+
 REQUIRED = object()
 """The default of a field that has none: a config without it can't be used."""
 
@@ -65,6 +67,18 @@ def lookup(fields: Mapping[str, Any], path: str) -> Any:
     value: Any = fields
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def whole_number(config: Mapping[str, Any], path: str) -> int:
+    """The number at a dotted path of a checkpoint's config. Raises ArtifactError without one."""
+    value = lookup(config, path)
+    if type(value) is not int:
+        raise ArtifactError(
+            f"the checkpoint's config must have a whole number {path}",
+            found=repr(value),
+            do="make the checkpoint with trtbuild convert",
+        )
     return value
 
 

@@ -8,31 +8,32 @@ class divides the embedding, whatever the config says.
 from __future__ import annotations
 
 from builder.families.fields import Field
-from builder.families.llama import ATTENTION, CONFIG, EMBEDDINGS, MLP, UNUSED
+from builder.families.llama import ATTENTION, CONFIG, MLP, UNUSED
+from builder.families.rows import LAYER, TIED, WEIGHT, embeddings, norm
 from builder.families.table import Change, Constant, Family, Part, Row, Split, Stage
 
-_LAYER = "transformer.layers.{i}."
 _HF = "model.layers.{i}."
 
 
-def norm(name: str, source: str, length: str = "D") -> Row:
+def plus_one(name: str, source: str, length: str = "D") -> tuple[Row, ...]:
     """A layer's norm."""
     part = Part(f"{_HF}{source}.weight", (length,), change=Change.PLUS_ONE)
-    return Row(name=f"{_LAYER}{name}.weight", parts=(part,), split=Split.COPY)
+    return (Row(name=f"{LAYER}{name}.weight", parts=(part,), split=Split.COPY),)
 
 
 EMBEDDINGS_AND_FINAL_NORM = (
-    *(row for row in EMBEDDINGS if row.name != "transformer.ln_f.weight"),
-    Row(
-        name="transformer.ln_f.weight",
-        parts=(Part("model.norm.weight", ("D",), change=Change.PLUS_ONE),),
-        split=Split.COPY,
+    *embeddings("model.embed_tokens"),
+    *norm(
+        "transformer.ln_f",
+        "model.norm",
+        kinds=WEIGHT,
         stage=Stage.LAST,
+        change=Change.PLUS_ONE,
     ),
 )
 NORMS = (
-    norm("input_layernorm", "input_layernorm"),
-    norm("post_layernorm", "post_attention_layernorm"),
+    *plus_one("input_layernorm", "input_layernorm"),
+    *plus_one("post_layernorm", "post_attention_layernorm"),
 )
 
 GEMMA_CONFIG = {
@@ -42,7 +43,6 @@ GEMMA_CONFIG = {
     "mlp_bias": Constant(value=False),
     "inter_layernorms": Constant(value=False),
 }
-TIED = Field("tie_word_embeddings", ("tie_word_embeddings",), bool, default=True)
 
 # The first release wrote "gelu" and meant its approximation.
 ACTIVATION = Field(

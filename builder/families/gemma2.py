@@ -14,16 +14,16 @@ from builder.families.gemma import (
     EMBEDDINGS_AND_FINAL_NORM,
     GEMMA_CONFIG,
     NORMS,
-    TIED,
-    norm,
+    plus_one,
 )
 from builder.families.llama import ATTENTION, MLP, UNUSED
+from builder.families.rows import TIED
 from builder.families.table import Constant, Family
 
 SANDWICH = (
     *NORMS,
-    norm("pre_feedforward_layernorm", "pre_feedforward_layernorm"),
-    norm("post_feedforward_layernorm", "post_feedforward_layernorm"),
+    *plus_one("pre_feedforward_layernorm", "pre_feedforward_layernorm"),
+    *plus_one("post_feedforward_layernorm", "post_feedforward_layernorm"),
 )
 
 GEMMA2_FIELDS = (

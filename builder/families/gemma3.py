@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.families.fields import Field, Refused, Unfit
-from builder.families.gemma import EMBEDDINGS_AND_FINAL_NORM, GEMMA_CONFIG, norm
+from builder.families.gemma import EMBEDDINGS_AND_FINAL_NORM, GEMMA_CONFIG, plus_one
 from builder.families.gemma2 import GEMMA2_FIELDS, SANDWICH, slides_otherwise, windows
 from builder.families.llama import ATTENTION, MLP, UNUSED
 from builder.families.qwen3 import GROUPED_QUERIES
@@ -31,8 +31,8 @@ GEMMA3 = Family(
         *EMBEDDINGS_AND_FINAL_NORM,
         *SANDWICH,
         *ATTENTION,
-        norm("attention.q_layernorm", "self_attn.q_norm", "d"),
-        norm("attention.k_layernorm", "self_attn.k_norm", "d"),
+        *plus_one("attention.q_layernorm", "self_attn.q_norm", "d"),
+        *plus_one("attention.k_layernorm", "self_attn.k_norm", "d"),
         *MLP,
     ),
     config={

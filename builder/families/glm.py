@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from builder.families.chatglm import CHATGLM_CONFIG
 from builder.families.fields import Field
-from builder.families.llama import ATTENTION, EMBEDDINGS, NORMS, QKV_BIAS_PARTS, UNUSED
+from builder.families.llama import ATTENTION, EMBEDDINGS, NORMS, SELF_ATTENTION, UNUSED
 from builder.families.phi import HEAD_SIZE
 from builder.families.phi3 import FUSED_MLP, SWIGLU
-from builder.families.table import Constant, Family, Row, Split
+from builder.families.rows import separate_qkv
+from builder.families.table import Constant, Family
 
 GLM = Family(
     architectures=("GlmForCausalLM",),
@@ -19,12 +20,7 @@ GLM = Family(
         *EMBEDDINGS,
         *NORMS,
         *ATTENTION,
-        Row(
-            name="transformer.layers.{i}.attention.qkv.bias",
-            parts=QKV_BIAS_PARTS,
-            split=Split.HEADS,
-            when={"add_qkv_bias": True},
-        ),
+        *separate_qkv(SELF_ATTENTION, "bias", {"add_qkv_bias": True}),
         *FUSED_MLP,
     ),
     config={

@@ -6,7 +6,8 @@ as Conv1D: [in, out].
 
 from __future__ import annotations
 
-from builder.families.biased import (
+from builder.families.fields import Field, Refused
+from builder.families.rows import (
     CONTIGUOUS,
     LAYER,
     SIZES,
@@ -19,7 +20,6 @@ from builder.families.biased import (
     qkv_bias,
     tensor,
 )
-from builder.families.fields import Field, Refused
 from builder.families.table import Constant, Family, Part, Row, Split, Stage
 
 _HF = "h.{i}."

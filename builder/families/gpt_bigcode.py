@@ -6,9 +6,9 @@ TensorRT-LLM's own converter doesn't know.
 
 from __future__ import annotations
 
-from builder.families.biased import GROUPED, TIED, activation, linear, qkv, qkv_bias
 from builder.families.fields import Field
 from builder.families.gpt2 import GPT_CONFIG, INNER, NORMS, OUTSIDE_THE_LAYERS, REFUSED
+from builder.families.rows import GROUPED, TIED, activation, linear, qkv, qkv_bias
 from builder.families.table import Constant, Family, Split
 
 _HF = "h.{i}."

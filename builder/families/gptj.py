@@ -7,7 +7,9 @@ have it.
 
 from __future__ import annotations
 
-from builder.families.biased import (
+from builder.families.fields import Field, Unfit
+from builder.families.gpt2 import INNER
+from builder.families.rows import (
     FIXED_EPSILON,
     FOUR_TIMES_WIDE,
     LAYER,
@@ -16,12 +18,11 @@ from builder.families.biased import (
     bias,
     embeddings,
     norm,
+    separate_qkv,
     tensor,
     weight,
 )
-from builder.families.fields import Field, Unfit
-from builder.families.gpt2 import INNER
-from builder.families.table import Constant, Family, Part, Row, Split, Stage
+from builder.families.table import Constant, Family, Split, Stage
 
 _HF = "h.{i}."
 
@@ -32,11 +33,7 @@ GPTJ = Family(
         *tensor("lm_head.bias", "lm_head.bias", ("V",), Split.VOCABULARY, stage=Stage.LAST),
         *norm("transformer.ln_f", "ln_f", stage=Stage.LAST),
         *norm(LAYER + "input_layernorm", _HF + "ln_1"),
-        Row(
-            name=LAYER + "attention.qkv.weight",
-            parts=tuple(Part(f"{_HF}attn.{part}_proj.weight", ("D", "D")) for part in "qkv"),
-            split=Split.HEADS,
-        ),
+        *separate_qkv(_HF + "attn."),
         *weight("attention.dense", _HF + "attn.out_proj", ("D", "D"), Split.COLUMNS),
         *weight("mlp.fc", _HF + "mlp.fc_in", ("I", "D"), Split.ROWS),
         *bias("mlp.fc", _HF + "mlp.fc_in", "I", Split.ROWS),

@@ -8,73 +8,36 @@ from __future__ import annotations
 
 from builder.families.fields import Field
 from builder.families.llama import CONFIG
-from builder.families.table import Constant, Family, Part, Row, Rows, Split, Stage
+from builder.families.rows import (
+    GROUPED,
+    LAYER,
+    WEIGHT,
+    bias,
+    embeddings,
+    norm,
+    qkv,
+    qkv_bias,
+    weight,
+)
+from builder.families.table import Constant, Family, Split, Stage
 
-_LAYER = "transformer.layers.{i}."
 _HF = "model.layers.{i}."
-
-
-def _grouped(kind: str, shape: tuple[str, ...]) -> tuple[Part, ...]:
-    source, every = f"{_HF}attention.wqkv.{kind}", "Gd+2d"
-    return (
-        Part(source, shape, rows=Rows(length="Gd", every=every, groups="K")),
-        Part(source, shape, rows=Rows(start="Gd", length="d", every=every, groups="K")),
-        Part(source, shape, rows=Rows(start="Gd+d", length="d", every=every, groups="K")),
-    )
-
-
-def _one(name: str, source: str, shape: tuple[str, ...], split: Split) -> Row:
-    return Row(name=_LAYER + name, parts=(Part(_HF + source, shape),), split=split)
-
+_BIASED = {"attn_bias": True}
 
 INTERNLM2 = Family(
     architectures=("InternLM2ForCausalLM",),
     rows=(
-        Row(
-            name="transformer.vocab_embedding.weight",
-            parts=(Part("model.tok_embeddings.weight", ("V", "D")),),
-            split=Split.EMBEDDING,
-            stage=Stage.FIRST,
-        ),
-        *(
-            Row(
-                name="lm_head.weight",
-                parts=(Part(source, ("V", "D")),),
-                split=Split.VOCABULARY,
-                stage=Stage.LAST,
-                when={"tie_word_embeddings": tied},
-            )
-            for source, tied in (("output.weight", False), ("model.tok_embeddings.weight", True))
-        ),
-        Row(
-            name="transformer.ln_f.weight",
-            parts=(Part("model.norm.weight", ("D",)),),
-            split=Split.COPY,
-            stage=Stage.LAST,
-        ),
-        _one("input_layernorm.weight", "attention_norm.weight", ("D",), Split.COPY),
-        _one("post_layernorm.weight", "ffn_norm.weight", ("D",), Split.COPY),
-        Row(
-            name=_LAYER + "attention.qkv.weight",
-            parts=_grouped("weight", ("Hd+2Kd", "D")),
-            split=Split.HEADS,
-        ),
-        Row(
-            name=_LAYER + "attention.qkv.bias",
-            parts=_grouped("bias", ("Hd+2Kd",)),
-            split=Split.HEADS,
-            when={"attn_bias": True},
-        ),
-        _one("attention.dense.weight", "attention.wo.weight", ("D", "Hd"), Split.COLUMNS),
-        Row(
-            name=_LAYER + "attention.dense.bias",
-            parts=(Part(_HF + "attention.wo.bias", ("D",)),),
-            split=Split.COPY,
-            when={"attn_bias": True},
-        ),
-        _one("mlp.fc.weight", "feed_forward.w1.weight", ("I", "D"), Split.ROWS),
-        _one("mlp.gate.weight", "feed_forward.w3.weight", ("I", "D"), Split.ROWS),
-        _one("mlp.proj.weight", "feed_forward.w2.weight", ("D", "I"), Split.COLUMNS),
+        *embeddings("model.tok_embeddings", "output"),
+        *norm("transformer.ln_f", "model.norm", kinds=WEIGHT, stage=Stage.LAST),
+        *norm(LAYER + "input_layernorm", _HF + "attention_norm", kinds=WEIGHT),
+        *norm(LAYER + "post_layernorm", _HF + "ffn_norm", kinds=WEIGHT),
+        *qkv(_HF + "attention.wqkv", fused=GROUPED),
+        *qkv_bias(_HF + "attention.wqkv", fused=GROUPED, when=_BIASED),
+        *weight("attention.dense", _HF + "attention.wo", ("D", "Hd"), Split.COLUMNS),
+        *bias("attention.dense", _HF + "attention.wo", "D", Split.COPY, _BIASED),
+        *weight("mlp.fc", _HF + "feed_forward.w1", ("I", "D"), Split.ROWS),
+        *weight("mlp.gate", _HF + "feed_forward.w3", ("I", "D"), Split.ROWS),
+        *weight("mlp.proj", _HF + "feed_forward.w2", ("D", "I"), Split.COLUMNS),
     ),
     config={**CONFIG, "mlp_bias": Constant(value=False)},
     fields=(Field("attn_bias", ("bias",), bool, default=True),),

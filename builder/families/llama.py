@@ -9,148 +9,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from builder.families.table import Constant, Family, Part, Row, Split, Stage
+from builder.families.rows import (
+    LAYER,
+    SIZES,
+    WEIGHT,
+    bias,
+    embeddings,
+    norm,
+    separate_qkv,
+    weight,
+)
+from builder.families.table import Constant, Family, Split, Stage
 
-_LAYER = "transformer.layers.{i}."
 _HF = "model.layers.{i}."
+SELF_ATTENTION = _HF + "self_attn."
 
 EMBEDDINGS = (
-    Row(
-        name="transformer.vocab_embedding.weight",
-        parts=(Part("model.embed_tokens.weight", ("V", "D")),),
-        split=Split.EMBEDDING,
-        stage=Stage.FIRST,
-    ),
-    Row(
-        name="lm_head.weight",
-        parts=(Part("lm_head.weight", ("V", "D")),),
-        split=Split.VOCABULARY,
-        stage=Stage.LAST,
-        when={"tie_word_embeddings": False},
-    ),
-    # Tied embeddings are written twice: the loader's own tying fails with pipeline parallelism.
-    Row(
-        name="lm_head.weight",
-        parts=(Part("model.embed_tokens.weight", ("V", "D")),),
-        split=Split.VOCABULARY,
-        stage=Stage.LAST,
-        when={"tie_word_embeddings": True},
-    ),
-    Row(
-        name="transformer.ln_f.weight",
-        parts=(Part("model.norm.weight", ("D",)),),
-        split=Split.COPY,
-        stage=Stage.LAST,
-    ),
+    *embeddings("model.embed_tokens"),
+    *norm("transformer.ln_f", "model.norm", kinds=WEIGHT, stage=Stage.LAST),
 )
-
 NORMS = (
-    Row(
-        name=_LAYER + "input_layernorm.weight",
-        parts=(Part(_HF + "input_layernorm.weight", ("D",)),),
-        split=Split.COPY,
-    ),
-    Row(
-        name=_LAYER + "post_layernorm.weight",
-        parts=(Part(_HF + "post_attention_layernorm.weight", ("D",)),),
-        split=Split.COPY,
-    ),
+    *norm(LAYER + "input_layernorm", _HF + "input_layernorm", kinds=WEIGHT),
+    *norm(LAYER + "post_layernorm", _HF + "post_attention_layernorm", kinds=WEIGHT),
 )
-
-ATTENTION = (
-    Row(
-        name=_LAYER + "attention.qkv.weight",
-        parts=(
-            Part(_HF + "self_attn.q_proj.weight", ("Hd", "D")),
-            Part(_HF + "self_attn.k_proj.weight", ("Kd", "D")),
-            Part(_HF + "self_attn.v_proj.weight", ("Kd", "D")),
-        ),
-        split=Split.HEADS,
-    ),
-    Row(
-        name=_LAYER + "attention.dense.weight",
-        parts=(Part(_HF + "self_attn.o_proj.weight", ("D", "Hd")),),
-        split=Split.COLUMNS,
-    ),
-)
-
-QKV_BIAS_PARTS = (
-    Part(_HF + "self_attn.q_proj.bias", ("Hd",)),
-    Part(_HF + "self_attn.k_proj.bias", ("Kd",)),
-    Part(_HF + "self_attn.v_proj.bias", ("Kd",)),
-)
-
+DENSE = weight("attention.dense", SELF_ATTENTION + "o_proj", ("D", "Hd"), Split.COLUMNS)
+ATTENTION = (*separate_qkv(SELF_ATTENTION), *DENSE)
 ATTENTION_BIAS = (
-    Row(
-        name=_LAYER + "attention.qkv.bias",
-        parts=QKV_BIAS_PARTS,
-        split=Split.HEADS,
-        when={"attn_bias": True},
-    ),
-    Row(
-        name=_LAYER + "attention.dense.bias",
-        parts=(Part(_HF + "self_attn.o_proj.bias", ("D",)),),
-        split=Split.COPY,
-        when={"attn_bias": True},
-    ),
+    *separate_qkv(SELF_ATTENTION, "bias", {"attn_bias": True}),
+    *bias("attention.dense", SELF_ATTENTION + "o_proj", "D", Split.COPY, {"attn_bias": True}),
 )
-
+DOWN = weight("mlp.proj", _HF + "mlp.down_proj", ("D", "I"), Split.COLUMNS)
 MLP = (
-    Row(
-        name=_LAYER + "mlp.fc.weight",
-        parts=(Part(_HF + "mlp.gate_proj.weight", ("I", "D")),),
-        split=Split.ROWS,
-    ),
-    Row(
-        name=_LAYER + "mlp.gate.weight",
-        parts=(Part(_HF + "mlp.up_proj.weight", ("I", "D")),),
-        split=Split.ROWS,
-    ),
-    Row(
-        name=_LAYER + "mlp.proj.weight",
-        parts=(Part(_HF + "mlp.down_proj.weight", ("D", "I")),),
-        split=Split.COLUMNS,
-    ),
+    *weight("mlp.fc", _HF + "mlp.gate_proj", ("I", "D"), Split.ROWS),
+    *weight("mlp.gate", _HF + "mlp.up_proj", ("I", "D"), Split.ROWS),
+    *DOWN,
 )
-
 MLP_BIAS = (
-    Row(
-        name=_LAYER + "mlp.fc.bias",
-        parts=(Part(_HF + "mlp.gate_proj.bias", ("I",)),),
-        split=Split.ROWS,
-        when={"mlp_bias": True},
-    ),
-    Row(
-        name=_LAYER + "mlp.gate.bias",
-        parts=(Part(_HF + "mlp.up_proj.bias", ("I",)),),
-        split=Split.ROWS,
-        when={"mlp_bias": True},
-    ),
-    Row(
-        name=_LAYER + "mlp.proj.bias",
-        parts=(Part(_HF + "mlp.down_proj.bias", ("D",)),),
-        split=Split.COPY,
-        when={"mlp_bias": True},
-    ),
+    *bias("mlp.fc", _HF + "mlp.gate_proj", "I", Split.ROWS, {"mlp_bias": True}),
+    *bias("mlp.gate", _HF + "mlp.up_proj", "I", Split.ROWS, {"mlp_bias": True}),
+    *bias("mlp.proj", _HF + "mlp.down_proj", "D", Split.COPY, {"mlp_bias": True}),
 )
 
 CONFIG: dict[str, Any] = {
-    "architecture": "architecture",
-    "num_hidden_layers": "num_hidden_layers",
-    "num_attention_heads": "num_attention_heads",
-    "num_key_value_heads": "num_key_value_heads",
-    "head_size": "head_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "vocab_size": "vocab_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "hidden_act": "hidden_act",
-    "norm_epsilon": "norm_epsilon",
+    **SIZES,
     "position_embedding_type": Constant(value="rope_gpt_neox"),
     "rotary_base": "rotary_base",
     "rotary_scaling": "rotary_scaling",
     "sliding_window": "sliding_window",
-    "tie_word_embeddings": "tie_word_embeddings",
     "attn_bias": "attn_bias",
     "mlp_bias": "mlp_bias",
 }

@@ -8,11 +8,10 @@ a dense layer's two tensors. Every rank has the whole router, in float32.
 from __future__ import annotations
 
 from builder.families.fields import Field, Unfit
+from builder.families.rows import LAYER, weight
 from builder.families.table import Part, Row, Split
 
-LAYER = "transformer.layers.{i}."
-
-NONE, RENORMALIZE, SPARSE_MIXER = range(3)
+MODES = NONE, RENORMALIZE, SPARSE_MIXER = range(3)
 """`normalization_mode`: the chosen experts' weights as they are, scaled to one, or Phi-MoE's."""
 
 MOE = {
@@ -86,9 +85,5 @@ def shared_expert(prefix: str) -> tuple[Row, ...]:
             ),
             split=Split.ROWS,
         ),
-        Row(
-            name=LAYER + "mlp.shared_expert.proj.weight",
-            parts=(Part(prefix + ".down_proj.weight", ("D", "S")),),
-            split=Split.COLUMNS,
-        ),
+        *weight("mlp.shared_expert.proj", prefix + ".down_proj", ("D", "S"), Split.COLUMNS),
     )

@@ -6,7 +6,8 @@ code could be told, the class has what transformers' has.
 
 from __future__ import annotations
 
-from builder.families.biased import (
+from builder.families.fields import Field, Refused
+from builder.families.rows import (
     CONTIGUOUS,
     FIXED_EPSILON,
     LAYER,
@@ -17,7 +18,6 @@ from builder.families.biased import (
     tensor,
     weight,
 )
-from builder.families.fields import Field, Refused
 from builder.families.table import Constant, Family, Split, Stage
 
 _HF = "blocks.{i}."

@@ -5,10 +5,10 @@ The norms' weights are stored as their distance from one, their biases as they a
 
 from __future__ import annotations
 
-from builder.families.biased import LAYER, embeddings, norm, weight
 from builder.families.fields import Field
 from builder.families.gpt2 import GPT_CONFIG
 from builder.families.llama import ATTENTION, UNUSED
+from builder.families.rows import LAYER, embeddings, norm, weight
 from builder.families.table import Change, Constant, Family, Split, Stage
 
 _HF = "model.layers.{i}."

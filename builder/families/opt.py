@@ -6,7 +6,8 @@ projections around the embedding: OPT-350m's would have to be multiplied into it
 
 from __future__ import annotations
 
-from builder.families.biased import (
+from builder.families.fields import Field, Refused, Unfit
+from builder.families.rows import (
     LAYER,
     SIZES,
     TIED,
@@ -14,8 +15,8 @@ from builder.families.biased import (
     embeddings,
     linear,
     norm,
+    separate_qkv,
 )
-from builder.families.fields import Field, Refused, Unfit
 from builder.families.table import Constant, Family, Part, Row, Rows, Split, Stage
 
 _HF = "decoder.layers.{i}."
@@ -44,14 +45,8 @@ OPT = Family(
         ),
         *norm(LAYER + "input_layernorm", _HF + "self_attn_layer_norm"),
         *norm(LAYER + "post_layernorm", _HF + "final_layer_norm"),
-        *(
-            Row(
-                name=f"{LAYER}attention.qkv.{kind}",
-                parts=tuple(Part(f"{_HF}self_attn.{part}_proj.{kind}", shape) for part in "qkv"),
-                split=Split.HEADS,
-            )
-            for kind, shape in (("weight", ("D", "D")), ("bias", ("D",)))
-        ),
+        *separate_qkv(_HF + "self_attn."),
+        *separate_qkv(_HF + "self_attn.", "bias"),
         *linear("attention.dense", _HF + "self_attn.out_proj", ("D", "D"), Split.COLUMNS),
         *linear("mlp.fc", _HF + "fc1", ("I", "D"), Split.ROWS),
         *linear("mlp.proj", _HF + "fc2", ("D", "I"), Split.COLUMNS),

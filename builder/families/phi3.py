@@ -11,38 +11,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.families.fields import Field, Unfit
-from builder.families.llama import ATTENTION, CONFIG, EMBEDDINGS, MLP, NORMS, UNUSED
+from builder.families.llama import (
+    CONFIG,
+    DENSE,
+    DOWN,
+    EMBEDDINGS,
+    NORMS,
+    SELF_ATTENTION,
+    UNUSED,
+)
 from builder.families.phi import HEAD_SIZE
+from builder.families.rows import CONTIGUOUS, LAYER, qkv
 from builder.families.table import Constant, Family, Part, Present, Row, Rows, Split
 
-_LAYER = "transformer.layers.{i}."
 
-
-def fused_qkv(source: str, shape: tuple[str, ...] = ("Hd+2Kd", "D")) -> tuple[Part, ...]:
-    """q, k and v out of a tensor that has them one after the other."""
-    return (
-        Part(source, shape, rows=Rows(length="Hd")),
-        Part(source, shape, rows=Rows(start="Hd", length="Kd")),
-        Part(source, shape, rows=Rows(start="Hd+Kd", length="Kd")),
+def gated_fc(
+    source: str, kind: str = "weight", when: Mapping[str, Any] | None = None
+) -> tuple[Row, ...]:
+    """`fc`'s weight or bias: what is multiplied, then what is activated; stored the other way."""
+    shape = ("2I", "D") if kind == "weight" else ("2I",)
+    parts = tuple(
+        Part(f"{source}.{kind}", shape, rows)
+        for rows in (Rows(start="I", length="I"), Rows(length="I"))
     )
+    name = f"{LAYER}mlp.fc.{kind}"
+    return (Row(name=name, parts=parts, split=Split.ROWS, when=when or {}),)
 
 
-def swapped_halves(source: str, shape: tuple[str, ...] = ("2I", "D")) -> tuple[Part, ...]:
-    """What is multiplied, then what is activated, out of a tensor that has them the other way."""
-    return (
-        Part(source, shape, rows=Rows(start="I", length="I")),
-        Part(source, shape, rows=Rows(length="I")),
-    )
-
-
-FUSED_MLP = (
-    Row(
-        name=_LAYER + "mlp.fc.weight",
-        parts=swapped_halves("model.layers.{i}.mlp.gate_up_proj.weight"),
-        split=Split.ROWS,
-    ),
-    *(row for row in MLP if row.name.endswith("mlp.proj.weight")),
-)
+FUSED_MLP = (*gated_fc("model.layers.{i}.mlp.gate_up_proj"), *DOWN)
 
 SWIGLU = Field("hidden_act", ("hidden_act",), str, translate={"silu": "swiglu"}, only=("swiglu",))
 
@@ -59,12 +55,8 @@ PHI3 = Family(
     rows=(
         *EMBEDDINGS,
         *NORMS,
-        Row(
-            name=_LAYER + "attention.qkv.weight",
-            parts=fused_qkv("model.layers.{i}.self_attn.qkv_proj.weight"),
-            split=Split.HEADS,
-        ),
-        ATTENTION[1],
+        *qkv(SELF_ATTENTION + "qkv_proj", fused=CONTIGUOUS),
+        *DENSE,
         *FUSED_MLP,
     ),
     config={

@@ -7,46 +7,25 @@ doesn't divide layers over pipeline ranks. transformers calls the architecture P
 from __future__ import annotations
 
 from builder.families.fields import Field, Unfit
-from builder.families.llama import ATTENTION, ATTENTION_BIAS, CONFIG, EMBEDDINGS, NORMS, UNUSED
+from builder.families.llama import ATTENTION, ATTENTION_BIAS, CONFIG, UNUSED
 from builder.families.mixtral import MIXTRAL_EXPERTS
-from builder.families.mixture import LAYER, MOE, SEVERAL_EXPERTS, SPARSE_MIXER, SWIGLU
-from builder.families.table import Constant, Family, Part, Present, Row, Split, Stage
+from builder.families.mixture import MOE, SEVERAL_EXPERTS, SPARSE_MIXER, SWIGLU
+from builder.families.phi import HEAD_SIZE, LM_HEAD_BIAS
+from builder.families.rows import LAYER, embeddings, norm
+from builder.families.table import Constant, Family, Present, Stage
 
 _HF = "model.layers.{i}."
-
-_NORM_BIASES = (
-    Row(
-        name=LAYER + "input_layernorm.bias",
-        parts=(Part(_HF + "input_layernorm.bias", ("D",)),),
-        split=Split.COPY,
-    ),
-    Row(
-        name=LAYER + "post_layernorm.bias",
-        parts=(Part(_HF + "post_attention_layernorm.bias", ("D",)),),
-        split=Split.COPY,
-    ),
-    Row(
-        name="transformer.ln_f.bias",
-        parts=(Part("model.norm.bias", ("D",)),),
-        split=Split.COPY,
-        stage=Stage.LAST,
-    ),
-)
 
 _CONFIG = {name: value for name, value in CONFIG.items() if name != "rotary_scaling"}
 
 PHI_MOE = Family(
     architectures=("PhiMoEForCausalLM", "PhimoeForCausalLM"),
     rows=(
-        *EMBEDDINGS,
-        Row(
-            name="lm_head.bias",
-            parts=(Part("lm_head.bias", ("V",)),),
-            split=Split.VOCABULARY,
-            stage=Stage.LAST,
-        ),
-        *NORMS,
-        *_NORM_BIASES,
+        *embeddings("model.embed_tokens"),
+        *LM_HEAD_BIAS,
+        *norm("transformer.ln_f", "model.norm", stage=Stage.LAST),
+        *norm(LAYER + "input_layernorm", _HF + "input_layernorm"),
+        *norm(LAYER + "post_layernorm", _HF + "post_attention_layernorm"),
         *ATTENTION,
         *ATTENTION_BIAS,
         *MIXTRAL_EXPERTS,
@@ -104,13 +83,7 @@ PHI_MOE = Family(
             ),
             "TensorRT-LLM's class has no long rope without its magnitudes",
         ),
-        Unfit(
-            ("head_size",),
-            lambda values: (
-                values["head_size"] * values["num_attention_heads"] != values["hidden_size"]
-            ),
-            "TensorRT-LLM's class takes hidden_size / num_attention_heads",
-        ),
+        HEAD_SIZE,
     ),
     unused=UNUSED,
     pipeline=False,

@@ -13,10 +13,11 @@ from builder.families.llama import (
     EMBEDDINGS,
     MLP,
     NORMS,
-    QKV_BIAS_PARTS,
+    SELF_ATTENTION,
     UNUSED,
 )
-from builder.families.table import Constant, Family, Row, Split
+from builder.families.rows import separate_qkv
+from builder.families.table import Constant, Family
 
 QWEN_CONFIG: dict[str, Any] = {
     **CONFIG,
@@ -31,11 +32,7 @@ QWEN2 = Family(
         *EMBEDDINGS,
         *NORMS,
         *ATTENTION,
-        Row(
-            name="transformer.layers.{i}.attention.qkv.bias",
-            parts=QKV_BIAS_PARTS,
-            split=Split.HEADS,
-        ),
+        *separate_qkv(SELF_ATTENTION, "bias"),
         *MLP,
     ),
     config={

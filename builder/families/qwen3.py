@@ -7,21 +7,14 @@ refused for its leftover tensors.
 from __future__ import annotations
 
 from builder.families.fields import Unfit
-from builder.families.llama import ATTENTION, EMBEDDINGS, MLP, NORMS, UNUSED
+from builder.families.llama import ATTENTION, EMBEDDINGS, MLP, NORMS, SELF_ATTENTION, UNUSED
 from builder.families.qwen2 import QWEN_CONFIG
-from builder.families.table import Constant, Family, Part, Row, Split
+from builder.families.rows import weight
+from builder.families.table import Constant, Family, Split
 
 QK_NORMS = (
-    Row(
-        name="transformer.layers.{i}.attention.q_layernorm.weight",
-        parts=(Part("model.layers.{i}.self_attn.q_norm.weight", ("d",)),),
-        split=Split.COPY,
-    ),
-    Row(
-        name="transformer.layers.{i}.attention.k_layernorm.weight",
-        parts=(Part("model.layers.{i}.self_attn.k_norm.weight", ("d",)),),
-        split=Split.COPY,
-    ),
+    *weight("attention.q_layernorm", SELF_ATTENTION + "q_norm", ("d",), Split.COPY),
+    *weight("attention.k_layernorm", SELF_ATTENTION + "k_norm", ("d",), Split.COPY),
 )
 
 GROUPED_QUERIES = Unfit(

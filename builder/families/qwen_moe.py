@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from builder.families.fields import Field, Refused
-from builder.families.llama import ATTENTION, EMBEDDINGS, NORMS, QKV_BIAS_PARTS, UNUSED
+from builder.families.llama import ATTENTION, EMBEDDINGS, NORMS, SELF_ATTENTION, UNUSED
 from builder.families.mixture import (
-    LAYER,
     MOE,
     NORMALIZED_IF_ASKED,
     SEVERAL_EXPERTS,
@@ -21,7 +20,8 @@ from builder.families.mixture import (
 )
 from builder.families.qwen2 import QWEN_CONFIG
 from builder.families.qwen3 import GROUPED_QUERIES, QK_NORMS
-from builder.families.table import Constant, Family, Part, Row, Split
+from builder.families.rows import separate_qkv, weight
+from builder.families.table import Constant, Family, Part, Split
 
 _MLP = "model.layers.{i}.mlp."
 
@@ -54,19 +54,10 @@ QWEN2_MOE = Family(
         *EMBEDDINGS,
         *NORMS,
         *ATTENTION,
-        Row(
-            name=LAYER + "attention.qkv.bias",
-            parts=QKV_BIAS_PARTS,
-            split=Split.HEADS,
-            when={"attn_bias": True},
-        ),
+        *separate_qkv(SELF_ATTENTION, "bias", {"attn_bias": True}),
         *EXPERTS,
         *shared_expert(_MLP + "shared_expert"),
-        Row(
-            name=LAYER + "mlp.shared_expert_gate.weight",
-            parts=(Part(_MLP + "shared_expert_gate.weight", ("1", "D")),),
-            split=Split.COPY,
-        ),
+        *weight("mlp.shared_expert_gate", _MLP + "shared_expert_gate", ("1", "D"), Split.COPY),
     ),
     config={
         **_CONFIG,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from builder.families.fields import lookup
+from builder.families.fields import whole_number
 
 DIMENSIONS = {
     "V": "vocab_size",
@@ -29,7 +29,8 @@ _TERM = re.compile(r"(\d*)([A-Za-z]*)")
 def size(letters: str, config: Mapping[str, Any], more: Mapping[str, str]) -> int:
     """The number that `letters` stand for: a sum of products, such as "2", "3d" or "Hd+2Kd".
 
-    `more` are letters of the family's own. Raises KeyError for a letter that isn't known.
+    `more` are letters of the family's own. Raises KeyError for a letter that isn't known, and
+    ArtifactError for one that the config gives no number.
     """
     total = 0
     for factor, names in _terms(letters):
@@ -42,7 +43,7 @@ def size(letters: str, config: Mapping[str, Any], more: Mapping[str, str]) -> in
 def _dimension(letter: str, config: Mapping[str, Any], more: Mapping[str, str]) -> int:
     if letter == "G":
         return int(config["num_attention_heads"] // config["num_key_value_heads"])
-    return int(lookup(config, more[letter] if letter in more else DIMENSIONS[letter]))
+    return whole_number(config, more[letter] if letter in more else DIMENSIONS[letter])
 
 
 @cache

@@ -5,11 +5,11 @@ All its layers have the sliding window, if there is one.
 
 from __future__ import annotations
 
-from builder.families.biased import LAYER, TIED, bias, embeddings, norm, weight
 from builder.families.fields import Field
 from builder.families.gpt2 import GPT_CONFIG
-from builder.families.llama import ATTENTION, QKV_BIAS_PARTS, UNUSED
-from builder.families.table import Constant, Family, Row, Split, Stage
+from builder.families.llama import ATTENTION, SELF_ATTENTION, UNUSED
+from builder.families.rows import LAYER, TIED, bias, embeddings, norm, separate_qkv, weight
+from builder.families.table import Constant, Family, Split, Stage
 
 _HF = "model.layers.{i}."
 _BIASED = {"bias": True}
@@ -22,12 +22,7 @@ STARCODER2 = Family(
         *norm(LAYER + "input_layernorm", _HF + "input_layernorm"),
         *norm(LAYER + "post_layernorm", _HF + "post_attention_layernorm"),
         *ATTENTION,
-        Row(
-            name=LAYER + "attention.qkv.bias",
-            parts=QKV_BIAS_PARTS,
-            split=Split.HEADS,
-            when=_BIASED,
-        ),
+        *separate_qkv(SELF_ATTENTION, "bias", _BIASED),
         *bias("attention.dense", _HF + "self_attn.o_proj", "D", Split.COPY, _BIASED),
         *weight("mlp.fc", _HF + "mlp.c_fc", ("I", "D"), Split.ROWS),
         *bias("mlp.fc", _HF + "mlp.c_fc", "I", Split.ROWS, _BIASED),

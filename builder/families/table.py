@@ -9,7 +9,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from builder.families.fields import Field, Refused, Unfit, holds
+from builder.families.fields import Field, Refused, Unfit, holds, whole_number
 from builder.families.shapes import size
 
 
@@ -299,6 +299,7 @@ def _matrix(stored: tuple[int, ...], *, transposed: bool) -> tuple[int, ...]:
 
 
 def _has(row: Row, layer: int, config: Mapping[str, Any]) -> bool:
-    first = config[row.from_layer] if row.from_layer else 0
-    end = config[row.before_layer] if row.before_layer else config["num_hidden_layers"]
-    return bool(first <= layer < end)
+    first = whole_number(config, row.from_layer) if row.from_layer else 0
+    if row.before_layer:
+        return layer < whole_number(config, row.before_layer)
+    return first <= layer

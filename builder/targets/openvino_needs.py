@@ -8,6 +8,7 @@ from typing import Any
 
 from builder.checkpoint import Checkpoint
 from builder.errors import ArtifactError
+from builder.families.mixture import MODES
 from builder.limits import Limits
 from builder.targets.openvino_frequencies import SCALINGS
 
@@ -114,7 +115,7 @@ NEEDS = (
     ),
     Need(
         field="moe",
-        accepts=lambda value: not value or value.get("normalization_mode") in (0, 1, 2),
+        accepts=lambda value: not value or value.get("normalization_mode") in MODES,
         reason="of a router's modes it knows none, renormalizing and sparse mixer",
     ),
     *(

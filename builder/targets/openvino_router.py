@@ -11,9 +11,8 @@ from typing import Any
 from openvino import Node
 from openvino import opset15 as ops
 
+from builder.families.mixture import RENORMALIZE, SPARSE_MIXER
 from builder.targets.openvino_nodes import float32, int64
-
-NONE, RENORMALIZE, SPARSE_MIXER = range(3)
 
 
 def route(scores: Node, moe: Mapping[str, Any]) -> tuple[Node, Node]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +34,28 @@ def tiny_folder(tmp_path: Path, tiny_weights: dict[str, Array], tiny_tokenizer: 
     (folder / "config.json").write_text(json.dumps(FIELDS))
     write_safetensors(folder / "model.safetensors", tiny_weights)
     return folder
+
+
+@contextmanager
+def mounted(place: Path, options: str) -> Iterator[Path]:
+    """A real file system in memory at `place`, mounted with these options."""
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a file system isn't permitted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MiB."""
+    with mounted(tmp_path / "disk", "size=1m") as place:
+        yield place
+
+
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system that can't be written to."""
+    with mounted(tmp_path / "disk", "ro,size=64m") as place:
+        yield place

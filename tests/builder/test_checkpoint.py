@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from builder.checkpoint import Checkpoint
 from builder.checkpoint_check import check
 from builder.convert import convert
 from builder.dtypes import NUMPY, Array, all_finite
-from builder.errors import ArtifactError
+from builder.errors import ArtifactError, TrtbuildError
 
 
 @pytest.fixture
@@ -87,6 +88,28 @@ def test_a_config_that_is_not_a_checkpoints_is_refused(
     (folder / "config.json").write_text(content)
     with pytest.raises(ArtifactError, match=said):
         Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mapping": {"cp_size": "two"}}, r"mapping\.cp_size must be a positive whole number"),
+        ({"mapping": {"moe_ep_size": 1.5}}, r"mapping\.moe_ep_size must be a whole number"),
+        ({"mapping": {"moe_ep_size": 3}}, "expert-parallel ranks"),
+        ({"moe": [8]}, "moe must be an object"),
+        ({"embedding_sharding_dim": "0"}, "embedding_sharding_dim must be a whole number"),
+        ({"architecture": "MixtralForCausalLM"}, r"a whole number moe\.num_experts; found None"),
+        ({"architecture": "DeepseekForCausalLM", "moe": {"num_experts": 2}}, "whole number"),
+    ],
+)
+def test_a_config_that_cannot_be_is_told_in_a_line(
+    folder: Path, changes: dict[str, Any], said: str
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    (folder / "trtbuild.json").unlink()
+    with pytest.raises(TrtbuildError, match=said):
+        check(folder)
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

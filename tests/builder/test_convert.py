@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -244,18 +242,6 @@ def test_an_unknown_family_writes_nothing(tiny_folder: Path, tmp_path: Path) -> 
         convert(tiny_folder, tmp_path / "out")
     with pytest.raises(ModelError, match="doesn't exist"):
         convert(tmp_path / "absent", tmp_path / "out")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting a small file system isn't permitted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_too_little_room_is_told_before_the_start_with_figures(

@@ -6,9 +6,11 @@ is the same.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
+
+from random_model import perturb_in_bfloat16 as perturb
+from random_model import save as save_random
 
 GPT: dict[str, Any] = {
     "vocab_size": 385,
@@ -93,22 +95,4 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 def save(folder: Path, name: str, tokenizer: Path) -> Path:
     """Write the model called `name` to `folder`, in Hugging Face's form, with a tokenizer."""
     kind, fields = TINY[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch
-        import transformers
-
-        torch.manual_seed(0)
-        config = getattr(transformers, f"{kind}Config")(**fields, initializer_range=0.1)
-        suffix = "LMHeadModel" if kind == "GPT2" else "ForCausalLM"
-        model = getattr(transformers, kind + suffix)(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                # Norms and biases start as ones and zeros, which would hide a mix-up.
-                if parameter.dim() == 1:
-                    parameter.add_(torch.randn_like(parameter) * 0.1)
-                parameter.copy_(parameter.to(torch.bfloat16))
-        model.save_pretrained(folder)
-    for file in tokenizer.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
+    return save_random(folder, kind, fields, tokenizer, prepare=perturb)

@@ -6,9 +6,12 @@ is the same.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
+
+from random_model import LLAMA3_ROPE
+from random_model import perturb_in_bfloat16 as perturb
+from random_model import save as save_random
 
 SIZES: dict[str, Any] = {
     "vocab_size": 384,
@@ -25,13 +28,6 @@ SIZES: dict[str, Any] = {
 GEMMA = {"head_dim": 64, "tie_word_embeddings": True}
 LONG = {"type": "longrope", "short_factor": [1.0 + n / 16 for n in range(12)]}
 LONG["long_factor"] = [2.0 + n / 4 for n in range(12)]
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 128,
-}
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("Gemma", {**GEMMA, "num_key_value_heads": 1}),
     "gemma_untied": ("Gemma", {**GEMMA, "tie_word_embeddings": False}),
@@ -86,7 +82,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
             "residual_multiplier": 0.5,
             "logits_scaling": 2.0,
             "mlp_bias": True,
-            "rope_scaling": LLAMA3,
+            "rope_scaling": LLAMA3_ROPE,
         },
     ),
     "glm": ("Glm", {"head_dim": 32, "attention_bias": True, "partial_rotary_factor": 0.5}),
@@ -97,23 +93,4 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 def save(folder: Path, name: str, tokenizer: Path) -> Path:
     """Write the model called `name` to `folder`, in Hugging Face's form, with a tokenizer."""
     kind, changes = TINY[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch
-        import transformers
-
-        torch.manual_seed(0)
-        suffix = "TextConfig" if kind == "Gemma3" else "Config"
-        fields = {**SIZES, **changes, "initializer_range": 0.1}
-        config = getattr(transformers, kind + suffix)(**fields)
-        model = getattr(transformers, f"{kind}ForCausalLM")(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                # Norms and biases start as ones and zeros, which would hide a mix-up.
-                if parameter.dim() == 1 or parameter.unique().numel() == 1:
-                    parameter.add_(torch.randn_like(parameter) * 0.1)
-                parameter.copy_(parameter.to(torch.bfloat16))
-        model.save_pretrained(folder)
-    for file in tokenizer.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
+    return save_random(folder, kind, {**SIZES, **changes}, tokenizer, prepare=perturb)

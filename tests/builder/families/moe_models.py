@@ -12,6 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import random_model
+
 SIZES: dict[str, Any] = {
     "vocab_size": 384,
     "hidden_size": 64,
@@ -94,20 +96,9 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def save(folder: Path, name: str, tokenizer: Path) -> Path:
-    """Write the model `name` as a Hugging Face folder, with the files of a `tokenizer` folder."""
+    """Write the model called `name` to `folder`, in Hugging Face's form, with a tokenizer."""
     kind, fields = TINY[name]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import torch
-        import transformers
-
-        torch.manual_seed(0)
-        config = getattr(transformers, f"{kind}Config")(**fields, initializer_range=0.1)
-        model = getattr(transformers, f"{kind}ForCausalLM")(config)
-        _randomize(model)
-        model.save_pretrained(folder)
-    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
-    return folder
+    return random_model.save(folder, kind, fields, tokenizer, prepare=_randomize)
 
 
 def _randomize(model: Any) -> None:

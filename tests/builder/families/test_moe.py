@@ -194,7 +194,7 @@ LONG_ROPE = {k: v for k, v in moe_models.LONG_ROPE.items() if k != "long_mscale"
         (PHI_MOE, {"lm_head_bias": False}, "always has these biases"),
         (PHI_MOE, {"rope_scaling": LONG_ROPE}, "long rope without its magnitudes"),
         (PHI_MOE, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary_scaling"),
-        (PHI_MOE, {"head_dim": 32}, "hidden_size / num_attention_heads"),
+        (PHI_MOE, {"head_dim": 32}, "divides the hidden size by the heads"),
         (DBRX, {"ffn_config": {"moe_normalize_expert_weights": 2.0}}, "moe_normalize"),
         (DBRX, {"ffn_config": {"ffn_act_fn": {"name": "gelu"}}}, "ffn_act_fn"),
         (DBRX, {"tie_word_embeddings": True}, "a head of its own"),

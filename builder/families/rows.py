@@ -1,4 +1,4 @@
-"""Rows for models with biases and fused projections: what the families before Llama share."""
+"""The rows that families share: embeddings, norms, linears, and the joined q, k and v."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from builder.families.fields import Field, Unfit
 from builder.families.table import Change, Part, Row, Rows, Split, Stage
 
 LAYER = "transformer.layers.{i}."
+WEIGHT = ("weight",)
+"""The kinds of a norm without a bias."""
 
 TIED = Field("tie_word_embeddings", ("tie_word_embeddings",), bool, default=True)
 """transformers ties the embeddings of most of these models unless told not to."""
@@ -34,11 +36,12 @@ def norm(
     name: str,
     source: str,
     *,
+    kinds: tuple[str, ...] = ("weight", "bias"),
     stage: Stage = Stage.EACH,
     change: Change | None = None,
     when: Mapping[str, Any] | None = None,
 ) -> tuple[Row, ...]:
-    """A layer norm's weight, `change`d if so, and its bias."""
+    """A norm's weight, `change`d if so, and its bias; or what of them is in `kinds`."""
     return tuple(
         Row(
             name=f"{name}.{kind}",
@@ -47,7 +50,7 @@ def norm(
             stage=stage,
             when=when or {},
         )
-        for kind in ("weight", "bias")
+        for kind in kinds
     )
 
 
@@ -62,9 +65,15 @@ def linear(name: str, source: str, shape: tuple[str, str], split: Split) -> tupl
     )
 
 
-def weight(name: str, source: str, shape: tuple[str, str], split: Split) -> tuple[Row, ...]:
-    """The weight of a layer's linear, `shape` [out, in]."""
-    return tensor(f"{LAYER}{name}.weight", f"{source}.weight", shape, split)
+def weight(
+    name: str,
+    source: str,
+    shape: tuple[str, ...],
+    split: Split,
+    when: Mapping[str, Any] | None = None,
+) -> tuple[Row, ...]:
+    """A layer's weight, of a linear [out, in]."""
+    return tensor(f"{LAYER}{name}.weight", f"{source}.weight", shape, split, when=when or {})
 
 
 def bias(
@@ -90,6 +99,19 @@ def qkv_bias(
     return (Row(name=name, parts=parts, split=Split.HEADS, when=when or {}),)
 
 
+def separate_qkv(
+    prefix: str, kind: str = "weight", when: Mapping[str, Any] | None = None
+) -> tuple[Row, ...]:
+    """A layer's q, k and v from tensors of their own: their weight or their bias."""
+    width = ("D",) if kind == "weight" else ()
+    parts = tuple(
+        Part(f"{prefix}{letter}_proj.{kind}", (rows, *width))
+        for letter, rows in (("q", "Hd"), ("k", "Kd"), ("v", "Kd"))
+    )
+    name = f"{LAYER}attention.qkv.{kind}"
+    return (Row(name=name, parts=parts, split=Split.HEADS, when=when or {}),)
+
+
 CONTIGUOUS = (
     Rows(length="Hd"),
     Rows(start="Hd", length="Kd"),
@@ -106,7 +128,10 @@ GROUPED = (
 
 
 def embeddings(source: str, head: str = "lm_head") -> tuple[Row, ...]:
-    """The embedding, and the head: a tensor of its own, or the embedding again."""
+    """The embedding, and the head: a tensor of its own, or the embedding again.
+
+    Tied ones are written twice: the loader's own tying fails with pipeline parallelism.
+    """
     table, lm_head = ("transformer.vocab_embedding.weight", "lm_head.weight")
     return (
         *tensor(table, f"{source}.weight", ("V", "D"), Split.EMBEDDING, stage=Stage.FIRST),
