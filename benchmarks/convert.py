@@ -2,7 +2,8 @@
 
 A synthetic sharded checkpoint of Llama-3-8B's shapes (10 layers, 6.5 GB) is made once in --work;
 then, in turns, copied and converted. `trtbuild convert` returns when the bytes are on the disk,
-`cp` when they are in the page cache: so `cp -r` and `cp -r` with `sync` are both shown. A cold
+`cp` when they are in the page cache: so `cp -r` and `cp -r` with `sync` are both shown, and what
+each wrote: tensor ranks have the whole embedding each, unless it is divided. A cold
 round drops the page cache before (root only). Memory is the largest resident set of the process
 (ru_maxrss), mapped pages of files counted too; it can't be less than this script's own 50 MB.
 ModelOpt is compared on 2 layers, if it is there.
@@ -61,13 +62,14 @@ digest.ALGORITHMS[digest.DEFAULT] = Nothing
 convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 MODELOPT = """
-import sys, time, torch, transformers
+import os, sys, time, torch, transformers
 from modelopt.torch.export import export_tensorrt_llm_checkpoint
 started = time.perf_counter()
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
 export_tensorrt_llm_checkpoint(
     model, "llama", torch.bfloat16, sys.argv[2], inference_tensor_parallel=1
 )
+os.sync()
 open(sys.argv[3], "w").write(str(time.perf_counter() - started))
 """
 
@@ -141,12 +143,22 @@ CASES = (
         command=lambda source, out: [sys.executable, "-c", NO_DIGEST, str(source), str(out)],
     ),
     Case(name="convert, tp=4", command=convert("--tp", "4")),
+    Case(name="convert, tp=4, divided", command=convert("--tp", "4", "--parallel-embedding")),
     Case(name="convert to float16", command=convert("--dtype", "float16")),
 )
 
 
-def measure(case: Case, source: Path, out: Path, *, cold: bool) -> tuple[float, float]:
-    """Seconds and the largest resident set in MB."""
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What a case took, and wrote."""
+
+    seconds: float
+    peak_mb: float
+    written_gb: float
+
+
+def measure(case: Case, source: Path, out: Path, *, cold: bool) -> Taken:
+    """Run the case once; its memory is the largest resident set."""
     os.sync()
     if cold:
         DROP_CACHES.write_text("3")
@@ -163,7 +175,8 @@ def measure(case: Case, source: Path, out: Path, *, cold: bool) -> tuple[float, 
     seconds = time.perf_counter() - started
     if process.returncode:
         sys.exit(f"{case.name} failed")
-    return seconds, usage.ru_maxrss / 1e3 * 1.024
+    written = sum(file.stat().st_size for file in out.iterdir())
+    return Taken(seconds=seconds, peak_mb=usage.ru_maxrss / 1e3 * 1.024, written_gb=written / 1e9)
 
 
 def compare(cases: tuple[Case, ...], source: Path, out: Path, rounds: int, *, cold: bool) -> None:
@@ -173,15 +186,19 @@ def compare(cases: tuple[Case, ...], source: Path, out: Path, rounds: int, *, co
     ]
     first, second = cases[0].name, cases[1].name
     print(f"\n{'cold' if cold else 'warm'} page cache, {rounds} rounds")
-    print(f"{'':26}{'seconds':>9}{'peak MB':>9}{f'/ {first}':>16}{f'/ {second}':>20}")
+    print(f"{'':26}{'GB':>6}{'seconds':>9}{'peak MB':>9}{f'/ {first}':>16}{f'/ {second}':>20}")
     for case in cases:
-        seconds = statistics.median(turn[case.name][0] for turn in found)
-        memory = max(turn[case.name][1] for turn in found)
+        taken = [turn[case.name] for turn in found]
+        seconds = statistics.median(each.seconds for each in taken)
+        memory = max(each.peak_mb for each in taken)
         ratios = [
-            statistics.median(turn[case.name][0] / turn[base][0] for turn in found)
+            statistics.median(turn[case.name].seconds / turn[base].seconds for turn in found)
             for base in (first, second)
         ]
-        print(f"{case.name:26}{seconds:9.2f}{memory:9.0f}{ratios[0]:16.2f}{ratios[1]:20.2f}")
+        print(
+            f"{case.name:26}{taken[0].written_gb:6.1f}{seconds:9.2f}{memory:9.0f}"
+            f"{ratios[0]:16.2f}{ratios[1]:20.2f}"
+        )
 
 
 def compare_modelopt(work: Path, rounds: int) -> None:
@@ -198,10 +215,10 @@ def compare_modelopt(work: Path, rounds: int) -> None:
     times, memory = [], []
     for _ in range(rounds):
         mine = measure(ours, source, work / "out", cold=False)
-        _, peak = measure(theirs, source, work / "out", cold=False)
-        times.append((float(clock.read_text()), mine[0]))
-        memory.append((peak, mine[1]))
-    print("\nModelOpt's load and export against convert's whole process, 2 layers")
+        peak_mb = measure(theirs, source, work / "out", cold=False).peak_mb
+        times.append((float(clock.read_text()), mine.seconds))
+        memory.append((peak_mb, mine.peak_mb))
+    print("\nModelOpt's load and export, and sync, against convert's whole process, 2 layers")
     for name, unit, pairs in (("time", "s", times), ("peak memory", "MB", memory)):
         their, our = (statistics.median(values) for values in zip(*pairs, strict=True))
         ratio = statistics.median(a / b for a, b in pairs)
