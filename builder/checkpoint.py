@@ -17,10 +17,13 @@ from builder.dtypes import FLOATS
 from builder.errors import ArtifactError, CorruptFileError
 from builder.families import lookup
 from builder.mapping import Layout
+from builder.quantized_shapes import MIXED
 from builder.safetensors_file import StoredTensor
 from builder.source.huggingface import GENERATION_CONFIG, TOKENIZER_FILES
 
 CONFIG = "config.json"
+QUANT_CONFIG = "quant_cfg.json"
+"""The quantization of each linear, where they differ."""
 _AGAIN = "make the checkpoint again"
 _REQUIRED: dict[str, type] = {
     "architecture": str,
@@ -59,7 +62,11 @@ def rank_file(rank: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """An opened checkpoint; `config` is the content of its config.json."""
+    """An opened checkpoint; `config` is the content of its config.json.
+
+    Where linears differ in their quantization, its `quantization` has quant_cfg.json's
+    `quantized_layers` in it.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -143,7 +150,23 @@ def _read_config(path: Path) -> dict[str, Any]:
             do="give a folder made by trtbuild convert or trtbuild quantize",
         )
     _check_fields(path, fields)
+    if (fields.get("quantization") or {}).get("quant_algo") == MIXED:
+        fields["quantization"] = {**fields["quantization"], "quantized_layers": _layers(path)}
     return fields
+
+
+def _layers(path: Path) -> dict[str, Any]:
+    try:
+        layers = json.loads((path / QUANT_CONFIG).read_bytes())["quantized_layers"]
+        if not all(isinstance(each, dict) for each in layers.values()):
+            raise TypeError("a layer that is no object")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} doesn't say how its linears are quantized",
+            found=f"{QUANT_CONFIG}: {error}",
+            do=_AGAIN,
+        ) from error
+    return dict(layers)
 
 
 def _check_fields(path: Path, fields: dict[str, Any]) -> None:

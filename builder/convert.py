@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from builder import artifact, manifest
-from builder.checkpoint import CONFIG, rank_file
+from builder.calibration import Calibration
+from builder.checkpoint import CONFIG, QUANT_CONFIG, rank_file
 from builder.dtypes import FLOATS
 from builder.errors import LimitError
 from builder.manifest import Manifest
@@ -18,6 +21,7 @@ from builder.progress import Progress, silent
 from builder.quantized_shapes import WEIGHT_ONLY
 from builder.safetensors_writer import PendingTensor, write_all
 from builder.source import Source, open_source
+from builder.source.calibrated import calibrated
 from builder.source.huggingface import json_bytes
 
 DTYPES = ("auto", *FLOATS)
@@ -58,18 +62,39 @@ class ConvertOptions:
             raise LimitError(f"recipe must be one of {known}", found=repr(self.recipe))
 
 
+def _nothing(_: Path) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantizing:
+    """What makes a conversion a quantization.
+
+    `calibrate` is called with the source, unless the checkpoint is already there; without one the
+    recipe of the conversion's options says it all. `finish` is called with the folder when the
+    weights are in it, to add files of its own. `settings` and `made_by` go into the manifest.
+    """
+
+    calibrate: Callable[[Source], Calibration] | None = None
+    finish: Callable[[Path], None] = _nothing
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, str] = field(default_factory=dict)
+
+
 def convert(
     source: Path,
     out: Path,
     *,
     options: ConvertOptions | None = None,
+    quantizing: Quantizing | None = None,
     progress: Progress = silent,
 ) -> Manifest:
     """Convert the model at `source` into the checkpoint folder `out`; returns its manifest.
 
-    A checkpoint that the same call has made before is kept as it is. `progress` counts bytes of
-    weights. Raises ModelError for a source that can't be used, LimitError for a dtype that can't
-    hold its numbers, OutputError when `out` can't be written.
+    A checkpoint that the same call has made before is kept as it is. With `quantizing` the
+    weights are written as a calibration has them. `progress` counts bytes of weights. Raises
+    ModelError for a source that can't be used, LimitError for a dtype that can't hold its numbers
+    or a format that can't hold its linears, OutputError when `out` can't be written.
     """
     options = options or ConvertOptions()
     if not source.exists():
@@ -77,15 +102,22 @@ def convert(
     name = options.name or model_name(source)
     wanted = Manifest(
         kind="checkpoint",
-        made_by={"trtbuild": version("trtbuild")},
+        made_by={"trtbuild": version("trtbuild"), **(quantizing.made_by if quantizing else {})},
         source=manifest.identity(source),
-        options={**asdict(options), "name": name},
+        options={
+            **asdict(options),
+            "name": name,
+            **({"quantize": dict(quantizing.settings)} if quantizing else {}),
+        },
         about={"name": name},
     )
     if found := artifact.finished(out, wanted):
         return found
     model = open_source(source)
-    return _write(model, out, wanted, options, progress)
+    if quantizing and quantizing.calibrate:
+        model = calibrated(model, quantizing.calibrate(model))
+    finish = quantizing.finish if quantizing else _nothing
+    return _write(model, out, wanted, options, finish, progress)
 
 
 def planned(source: Path, options: ConvertOptions) -> list[list[PendingTensor]]:
@@ -113,7 +145,12 @@ def _dtype(model: Source, options: ConvertOptions) -> str:
 
 
 def _write(
-    model: Source, out: Path, wanted: Manifest, options: ConvertOptions, progress: Progress
+    model: Source,
+    out: Path,
+    wanted: Manifest,
+    options: ConvertOptions,
+    finish: Callable[[Path], None],
+    progress: Progress,
 ) -> Manifest:
     dtype = _dtype(model, options)
     made = plan(model, options.layout, dtype, options.recipe)
@@ -134,7 +171,10 @@ def _write(
         for name, content in files.items():
             (staging.path / name).write_bytes(content)
         (staging.path / CONFIG).write_bytes(json_bytes(made.config))
+        if made.layers:
+            (staging.path / QUANT_CONFIG).write_bytes(json_bytes(made.layers))
         weights = {staging.path / rank_file(n): tensors for n, tensors in enumerate(made.ranks)}
         for file, digest in write_all(weights, progress).items():
             staging.record(file.name, digest)
+        finish(staging.path)
     return manifest.read(out, "checkpoint")

@@ -27,9 +27,13 @@ from builder.source.quantized_linear import QuantizedLinear
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a conversion will write: config.json's fields, and each rank's tensors."""
+    """What a conversion will write: config.json's fields, and each rank's tensors.
+
+    `layers` are quant_cfg.json's, where linears differ in their quantization.
+    """
 
     config: dict[str, Any]
+    layers: dict[str, Any] | None
     ranks: list[list[PendingTensor]]
 
 
@@ -43,10 +47,11 @@ def plan(model: Source, layout: Layout, dtype: str, recipe: str | None = None) -
     config = pretrained_config(model.config, dtype, layout)
     _check_source(model, family, config)
     layout.check(family, config)
-    config["quantization"] = quantization(model, config, layout, recipe)
+    config["quantization"], layers = quantization(model, config, layout, recipe)
     ranks = range(layout.files)
     return Plan(
         config=config,
+        layers=layers,
         ranks=[list(_rank(model, layout.of(family), config, rank)) for rank in ranks],
     )
 
@@ -66,14 +71,14 @@ def _rank(
             shape=tensor.shape,
             segments=partial(segments, tensor.pieces, model.tensors, own),
         )
-    if model.quantization and model.quantization.fp8_kv_cache:
+    if model.quantization and (cache := model.quantization.kv_cache):
         layers = layout.layers(rank // layout.tp, config["num_hidden_layers"])
         for local, layer in enumerate(layers):
             yield PendingTensor(
                 name=f"transformer.layers.{local}.attention.kv_cache_scaling_factor",
                 dtype="float32",
                 shape=(1,),
-                segments=partial(kv_scale, model.kv_scales.get(layer, ())),
+                segments=partial(kv_scale, model.kv_scales.get(layer, ()), cache),
             )
 
 

@@ -16,11 +16,10 @@ import numpy as np
 from builder import quantized_int4
 from builder.dtypes import NUMPY, Array
 from builder.errors import LimitError, ModelError
-from builder.quantized_shapes import Form, form, shapes
-from builder.rank_linear import Computed, RankLinear, stored
-from builder.safetensors_file import StoredTensor
+from builder.quantized_shapes import AWQ, Form, form, shapes
+from builder.rank_linear import RankLinear, stored
 from builder.safetensors_writer import Compute, PendingTensor, Segment
-from builder.source.model import Tensor
+from builder.source.model import Computed, Tensor
 from builder.source.quantized_linear import QuantizedLinear
 
 _F8 = "float8_e4m3fn"
@@ -54,7 +53,7 @@ def _check(linear: RankLinear, found: Form, tp: int) -> None:
     rows, columns = linear.shape[-2:]
     by_rows = columns == linear.linears[0].shape[1]
     whole = (rows * tp, columns) if by_rows else (rows, columns * tp)
-    least = max(64, found.group_size) * tp if found.algo == "W4A16_AWQ" else 1
+    least = max(64, found.group_size) * tp if found.algo in AWQ else 1
     if whole[0] % least or whole[1] % least or columns % max(1, found.group_size):
         raise LimitError(
             f"{linear.name} can't be divided over {tp} tensor-parallel ranks in {found.algo}",
@@ -109,30 +108,45 @@ def _rescaled(scale: np.float32, linear: QuantizedLinear) -> Tensor:
     return Computed(dtype=_F8, shape=weight.shape, of=rows)
 
 
-def kv_scale(scales: Sequence[StoredTensor]) -> Iterator[Segment]:
-    """[1]: the FP8 KV cache's scale, the largest of k's and v's and at least 1.
+def kv_scale(scales: Sequence[Tensor], kind: str) -> Iterator[Segment]:
+    """[1]: the KV cache's scale, the largest of k's and v's, and for FP8 at least 1.
 
     ModelOpt's export for engines has it so: FP8's range holds what is usually there.
     """
+    least = [np.float32(1)] if kind == "FP8" or not scales else []
 
     def run() -> Array:
-        numbers = [np.float32(scale.numpy().reshape(-1)[0]) for scale in scales]
-        return np.array([max([np.float32(1), *numbers])], np.float32)
+        numbers = [np.float32(scale.rows().reshape(-1)[0]) for scale in scales]
+        return np.array([max([*least, *numbers])], np.float32)
 
     yield Compute(size_bytes=4, run=run)
 
 
+_INPUTS = partial(_numbers, member="input_scale", each=False)
 _Role = Callable[[RankLinear, str], Iterator[Segment]]
 _ROLES: dict[tuple[str, str], _Role] = {
     ("FP8", "weight"): _fp8_weight,
     ("FP8", "weights_scaling_factor"): partial(_numbers, member="weight_scale", each=True),
-    ("FP8", "activation_scaling_factor"): partial(_numbers, member="input_scale", each=False),
+    ("FP8", "activation_scaling_factor"): _INPUTS,
     ("NVFP4", "weight"): partial(stored, member="weight", columns=2),
     ("NVFP4", "weights_scaling_factor"): partial(stored, member="weight_scale", columns=16),
     ("NVFP4", "weights_scaling_factor_2"): partial(
         _numbers, member="weight_scale_2", each=False, equal=True
     ),
-    ("NVFP4", "activation_scaling_factor"): partial(_numbers, member="input_scale", each=False),
+    ("NVFP4", "activation_scaling_factor"): _INPUTS,
+    ("W8A8_SQ_PER_CHANNEL", "weight"): partial(stored, member="weight"),
+    ("W8A8_SQ_PER_CHANNEL", "weights_scaling_factor"): partial(
+        stored, member="weight_scale", columns=0
+    ),
+    ("W8A8_SQ_PER_CHANNEL", "activation_scaling_factor"): _INPUTS,
+    ("W8A8_SQ_PER_CHANNEL", "prequant_scaling_factor"): quantized_int4.prequant,
+    ("W4A8_AWQ", "weight"): quantized_int4.weight,
+    ("W4A8_AWQ", "weights_scaling_factor"): quantized_int4.scales,
+    ("W4A8_AWQ", "weights_scaling_factor_2"): partial(
+        _numbers, member="weight_scale_2", each=False
+    ),
+    ("W4A8_AWQ", "activation_scaling_factor"): _INPUTS,
+    ("W4A8_AWQ", "prequant_scaling_factor"): quantized_int4.prequant,
     ("W4A16_AWQ", "weight"): quantized_int4.weight,
     ("W4A16_AWQ", "weights_scaling_factor"): quantized_int4.scales,
     ("W4A16_AWQ", "zero"): quantized_int4.zeros,

@@ -16,17 +16,18 @@ import numpy as np
 from builder import int4
 from builder.dtypes import NUMPY, Array
 from builder.errors import ModelError
-from builder.rank_linear import Computed, RankLinear, stored
-from builder.safetensors_file import ALL
+from builder.quantized_shapes import PLAIN
+from builder.rank_linear import RankLinear, stored
+from builder.safetensors_file import ALL, StoredTensor
 from builder.safetensors_writer import Compute, Segment
 from builder.source.hf_quantization import Format
-from builder.source.model import Tensor
+from builder.source.model import Computed, Tensor
 from builder.source.quantized_linear import QuantizedLinear
 
 
 def weight(linear: RankLinear, kind: str) -> Iterator[Segment]:
     """[out / 2, in]: signed codes, two output channels in a byte, whatever the source has."""
-    if linear.linears[0].quantization.format is Format.INT4:
+    if linear.linears[0].quantization.format in PLAIN:
         yield from stored(linear, kind, "weight", rows=2, of=_same_bytes)
         return
     for piece, source in zip(linear.pieces, linear.linears, strict=True):
@@ -36,7 +37,8 @@ def weight(linear: RankLinear, kind: str) -> Iterator[Segment]:
 
 
 def _same_bytes(linear: QuantizedLinear) -> Tensor:
-    return replace(linear.members["weight"], dtype="int8")
+    weight = linear.members["weight"]
+    return replace(weight, dtype="int8") if isinstance(weight, StoredTensor) else weight
 
 
 def _pairs(linear: QuantizedLinear, *, inputs: slice) -> Tensor:
@@ -61,7 +63,7 @@ def _pairs(linear: QuantizedLinear, *, inputs: slice) -> Tensor:
 def _check_order(linear: QuantizedLinear) -> None:
     order = linear.members.get("g_idx")
     each = linear.quantization.group_size
-    if order is not None and (order.numpy() != np.arange(linear.shape[1]) // each).any():
+    if order is not None and (order.rows() != np.arange(linear.shape[1]) // each).any():
         raise ModelError(
             f"{linear.name} has its inputs in the order of activation",
             found="g_idx that isn't in order",
@@ -71,7 +73,7 @@ def _check_order(linear: QuantizedLinear) -> None:
 
 def scales(linear: RankLinear, kind: str) -> Iterator[Segment]:
     found = linear.linears[0].quantization
-    plain = found.format is Format.INT4
+    plain = found.format in PLAIN
     member = "weight_scale" if plain else "scales"
     return stored(linear, kind, member, columns=found.group_size, transposed=not plain)
 
@@ -96,7 +98,7 @@ def zeros(linear: RankLinear, kind: str) -> Iterator[Segment]:
 def _zeros(linear: QuantizedLinear, dtype: str) -> Array:
     found = linear.quantization.format
     order = int4.AWQ_ORDER if found is Format.AWQ else int4.PLAIN_ORDER
-    points = int4.unpack(linear.members["qzeros"].numpy(), order).astype(np.float32)
+    points = int4.unpack(linear.members["qzeros"].rows(), order).astype(np.float32)
     if found is Format.GPTQ:
         if (points == 15).any():
             raise ModelError(
@@ -106,7 +108,7 @@ def _zeros(linear: QuantizedLinear, dtype: str) -> Array:
             )
         # The format's first version stores one less.
         points += 1
-    scale = linear.members["scales"].numpy().astype(NUMPY[dtype]).astype(np.float32)
+    scale = linear.members["scales"].rows().astype(NUMPY[dtype]).astype(np.float32)
     return ((np.float32(8) - points) * scale).astype(NUMPY[dtype])
 
 
@@ -118,7 +120,7 @@ def prequant(linear: RankLinear, kind: str) -> Iterator[Segment]:
         parts = []
         for piece, source in zip(linear.pieces, linear.linears, strict=True):
             scale = source.members.get("pre_quant_scale")
-            taken = np.ones(columns) if scale is None else scale.numpy()[piece.columns]
+            taken = np.ones(columns) if scale is None else scale.rows()[piece.columns]
             parts.append(np.ascontiguousarray(taken.astype(NUMPY[kind])))
         if any((part != parts[0]).any() for part in parts):
             raise ModelError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from builder.dtypes import Array
 from builder.errors import LimitError, ModelError
 from builder.mapping import Piece, RankTensor
 from builder.pieces import segments
@@ -17,18 +16,6 @@ from builder.source.quantized_linear import QuantizedLinear
 
 Pieces = Sequence[Piece]
 Linears = Sequence[QuantizedLinear]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Computed:
-    """A tensor whose rows are computed when asked for."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    of: Callable[[slice], Array]
-
-    def rows(self, rows: slice = ALL) -> Array:
-        return self.of(rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +78,10 @@ def stored(
     of: Callable[[QuantizedLinear], Tensor] | None = None,
     transposed: bool = False,
 ) -> Iterator[Segment]:
-    """The pieces of a member, or of what `of` makes of it, that packs `rows`, `columns` in one."""
+    """The pieces of a member, or of what `of` makes of it, that packs `rows`, `columns` in one.
+
+    A member with 0 `columns` has a number for each row.
+    """
     sources: dict[str, Tensor] = {
         each.name: of(each) if of else each.members[member] for each in linear.linears
     }
@@ -103,6 +93,8 @@ def _packed(piece: Piece, rows: int, columns: int, transposed: bool) -> Piece:
     runs = tuple(slice(run.start // rows, run.stop // rows) for run in piece.rows)
     if any(run.start % rows or run.stop % rows for run in piece.rows):
         raise LimitError(f"{piece.source} can't be divided there", found="an odd row")
+    if not columns:
+        return replace(piece, shape=piece.shape[:1], rows=runs, columns=ALL)
     chosen = piece.columns
     if chosen != ALL:
         chosen = slice(chosen.start // columns, chosen.stop // columns)

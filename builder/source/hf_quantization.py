@@ -27,7 +27,10 @@ class Format(Enum):
 
     FP8 = "ModelOpt FP8"
     NVFP4 = "ModelOpt NVFP4"
+    INT8 = "ModelOpt W8A8_SQ_PER_CHANNEL"
     INT4 = "ModelOpt W4A16_AWQ"
+    W4A8 = "ModelOpt W4A8_AWQ"
+    MIXED = "ModelOpt MIXED_PRECISION"
     AWQ = "AWQ"
     GPTQ = "GPTQ"
     GPTQ_V2 = "GPTQ v2"
@@ -35,11 +38,14 @@ class Format(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """A quantized source: its format, inputs per scale (0: one for all), and its KV cache's."""
+    """A quantized source or linear: its format, inputs per scale (0: one for all).
+
+    `kv_cache` is that of the source's KV cache, "FP8", "INT8" or None.
+    """
 
     format: Format
     group_size: int = 0
-    fp8_kv_cache: bool = False
+    kv_cache: str | None = None
 
 
 def quantization(folder: Path, fields: Fields) -> Quantization | None:
@@ -106,7 +112,7 @@ def _modelopt(path: Path, stated: Fields) -> Quantization:
     elif found is Format.NVFP4 and size != group:
         _refuse(path, "group_size", repr(size), f"only {group} is known")
     group = size if found is not Format.FP8 else 0
-    return Quantization(format=found, group_size=group, fp8_kv_cache=cache == "FP8")
+    return Quantization(format=found, group_size=group, kv_cache=cache)
 
 
 def _awq(path: Path, stated: Fields) -> Quantization:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from builder.dtypes import Array
-from builder.safetensors_file import ALL, StoredTensor
+from builder.safetensors_file import ALL
 from builder.source.config import ModelConfig
 from builder.source.hf_quantization import Quantization
 
@@ -29,6 +29,18 @@ class Tensor(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Computed:
+    """A tensor whose rows are computed when asked for."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    of: Callable[[slice], Array]
+
+    def rows(self, rows: slice = ALL) -> Array:
+        return self.of(rows)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
     """A model that can be converted.
 
@@ -42,4 +54,4 @@ class Source:
     tensors: Mapping[str, Tensor]
     files: Mapping[str, Callable[[], bytes]]
     quantization: Quantization | None = None
-    kv_scales: Mapping[int, Sequence[StoredTensor]] = field(default_factory=dict)
+    kv_scales: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)

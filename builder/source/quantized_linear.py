@@ -70,7 +70,7 @@ class QuantizedLinear:
     name: str
     quantization: Quantization
     shape: tuple[int, ...]
-    members: Mapping[str, StoredTensor]
+    members: Mapping[str, Tensor]
     dtype: str = "quantized"
 
     def rows(self, rows: slice = ALL) -> Array:
@@ -79,7 +79,7 @@ class QuantizedLinear:
 
     def number(self, member: str) -> np.float32:
         """The value of a member that is a single number."""
-        return np.float32(self.members[member].numpy().reshape(-1)[0])
+        return np.float32(self.members[member].rows().reshape(-1)[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -20,12 +20,18 @@ with warnings.catch_warnings():
         export_tensorrt_llm_checkpoint,
         model_config_export,
     )
+    from modelopt.torch.quantization import model_calib
 from modelopt_export import DECODER_TYPES, _any_config
+
+from builder.calibration import Calibration
+from quantize.extraction import extract
 
 CONFIGS = {
     "fp8": mtq.FP8_DEFAULT_CFG,
     "nvfp4": mtq.NVFP4_DEFAULT_CFG,
     "int4_awq": mtq.INT4_AWQ_CFG,
+    "int8_sq": mtq.INT8_SMOOTHQUANT_CFG,
+    "w4a8_awq": mtq.W4A8_AWQ_BETA_CFG,
 }
 SIZES: dict[str, Any] = {
     "vocab_size": 384,
@@ -71,6 +77,28 @@ def quantize(
             cache = mtq.FP8_KV_CFG["quant_cfg"]
             chosen = mtq.update_quant_cfg_with_kv_cache_quant(chosen, cache)
         return mtq.quantize(model, chosen, _calibrate)
+
+
+def calibrated(name: str, *, config: str) -> tuple[Any, Calibration]:
+    """The same model, with an FP8 KV cache for FP8, and what ModelOpt found of it."""
+    found = {}
+    apply = model_calib.apply_pre_quant_scale_and_smooth
+
+    def recorded(linear: Any, pre_quant_scale: Any = None) -> None:
+        found[linear] = 1.0 / pre_quant_scale.to(torch.float32)
+        apply(linear, pre_quant_scale)
+
+    with patch.object(model_calib, apply.__name__, recorded):
+        model = quantize(name, config=config, fp8_kv_cache=config == "fp8")
+    names = {module: each for each, module in model.named_modules()}
+    return model, extract(model, {names[linear]: factor for linear, factor in found.items()})
+
+
+def save(name: str, folder: Path, tokenizer: Path) -> Path:
+    """The model before it is quantized, as a Hugging Face folder."""
+    _random(name).save_pretrained(folder)
+    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    return folder
 
 
 def export_huggingface(model: Any, out: Path, tokenizer: Path) -> Path:

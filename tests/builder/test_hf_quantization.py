@@ -35,7 +35,7 @@ def modelopt(algo: str, **more: Any) -> dict[str, Any]:
         (modelopt("FP8"), Quantization(format=Format.FP8)),
         (
             modelopt("FP8", kv_cache_scheme=FP8_CACHE),
-            Quantization(format=Format.FP8, fp8_kv_cache=True),
+            Quantization(format=Format.FP8, kv_cache="FP8"),
         ),
         (
             modelopt("NVFP4", config_groups=FP4),
@@ -56,7 +56,7 @@ def test_config_json_says_what_it_is(
     [
         (
             {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]},
-            Quantization(format=Format.FP8, fp8_kv_cache=True),
+            Quantization(format=Format.FP8, kv_cache="FP8"),
         ),
         (
             {"quant_algo": "W4A16_AWQ", "group_size": 64, "pre_quant_scale": True},

@@ -246,7 +246,9 @@ def test_a_linear_left_plain_is_named_in_the_config_and_copied(
     assert config["quantization"]["exclude_modules"][7:] == ["transformer.layers.1.mlp.proj"]
     name = "transformer.layers.1.mlp.proj.weight"
     assert (bits(tensors[name]) == bits(changes["model.layers.1.mlp.down_proj.weight"])).all()
-    with pytest.raises(LimitError, match=r"layers\.0\.mlp\.proj must be quantized on all ranks"):
+    with pytest.raises(
+        LimitError, match=r"layers\.0\.mlp\.proj must be quantized alike on all ranks"
+    ):
         convert(folder, tmp_path / "two", options=ConvertOptions(pp=2))
 
 

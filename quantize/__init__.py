@@ -1,0 +1,1 @@
+"""Calibrate and quantize a model, then say what it cost in quality."""
