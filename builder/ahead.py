@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from builder.heap import keep_freed_blocks
+
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
@@ -24,6 +26,7 @@ def ahead(
     Calling what is yielded gives the step's result, or raises what the step raised. Close it when
     not all are taken, so that no thread stays.
     """
+    keep_freed_blocks()
     waiting: deque[tuple[Key, Callable[[], Result]]] = deque()
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="ahead")
     try:

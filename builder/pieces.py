@@ -15,6 +15,7 @@ from builder.mapping import Piece
 from builder.safetensors_file import ALL, BLOCK_BYTES, StoredTensor
 from builder.safetensors_writer import Compute, Segment, Span
 from builder.source import Tensor
+from builder.source.model import Computed
 
 
 def segments(
@@ -57,9 +58,10 @@ def _steps(piece: Piece, tensor: Tensor, dtype: str) -> Iterator[Compute]:
 
 
 def _read_width(piece: Piece, tensor: Tensor) -> int:
-    """Bytes that are read for a row of the piece."""
+    """Bytes that are read, or computed with, for a row of the piece."""
     whole = len(tensor.shape) > 1 and not piece.transposed
-    return (tensor.shape[-1] if whole else 1) * NUMPY[tensor.dtype].itemsize
+    stored = (tensor.shape[-1] if whole else 1) * NUMPY[tensor.dtype].itemsize
+    return max(stored, tensor.row_bytes) if isinstance(tensor, Computed) else stored
 
 
 def _batches(runs: Iterable[slice], limit: int) -> Iterator[list[slice]]:

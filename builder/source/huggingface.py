@@ -17,6 +17,9 @@ from builder.source.model import Source
 from builder.source.quantized_linear import Gathered, gather
 
 CONFIG = "config.json"
+EXPORTED = "hf_checkpoint"
+"""Kind of artifact that is a model folder: what trtbuild quantize --hf writes."""
+
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -38,10 +41,11 @@ GENERATION_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 def open_folder(path: Path) -> Source:
     """The model in a folder. Raises ModelError and CorruptFileError."""
-    if (path / manifest.NAME).is_file():
+    made = manifest.read(path).kind if (path / manifest.NAME).is_file() else EXPORTED
+    if made != EXPORTED:
         raise ModelError(
             f"{path} is not a model folder",
-            found=f"a {manifest.read(path).kind} that trtbuild made",
+            found=f"a {made} that trtbuild made",
             do="give the model that it was made from",
         )
     if not (path / CONFIG).is_file():

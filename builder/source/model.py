@@ -30,11 +30,12 @@ class Tensor(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Computed:
-    """A tensor whose rows are computed when asked for."""
+    """A tensor whose rows are computed when asked for; `row_bytes` is what one takes meanwhile."""
 
     dtype: str
     shape: tuple[int, ...]
     of: Callable[[slice], Array]
+    row_bytes: int = 0
 
     def rows(self, rows: slice = ALL) -> Array:
         return self.of(rows)

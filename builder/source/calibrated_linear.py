@@ -1,0 +1,203 @@
+"""One linear layer of a calibrated model: its members, computed from the weight's rows.
+
+The arithmetic is ModelOpt 0.47's, step by step with its roundings (`torch/export/quant_utils.py`,
+`torch/quantization/qtensor/nvfp4_tensor.py`), so that the codes are those of its own export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from builder import codes
+from builder.calibration import LinearCalibration
+from builder.dtypes import NUMPY, Array
+from builder.errors import ModelError
+from builder.safetensors_file import ALL, BLOCK_BYTES
+from builder.source.hf_quantization import Format, Quantization
+from builder.source.model import Computed, Tensor
+from builder.source.quantized_linear import QuantizedLinear
+
+Members = Iterator[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weight:
+    """A linear's weight [out, in] as it was while it was calibrated.
+
+    `rescaled` are the inputs' scales before and after they were shared with other linears.
+    """
+
+    tensor: Tensor
+    transposed: bool
+    dtype: str
+    smoothing: Array | None = None
+    rescaled: tuple[Array, Array] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        rows, columns = self.tensor.shape
+        return (columns, rows) if self.transposed else (rows, columns)
+
+    @property
+    def row_bytes(self) -> int:
+        """What an output's weights take as float32."""
+        return 4 * self.shape[1]
+
+    def rows(self, rows: slice) -> Array:
+        """Some outputs' weights, in `dtype`."""
+        dtype = NUMPY[self.dtype]
+        if self.transposed:
+            block = np.ascontiguousarray(self.tensor.rows(ALL).T[rows])
+        else:
+            block = self.tensor.rows(rows)
+        block = block.astype(dtype, copy=False)
+        if self.smoothing is not None:
+            block = (block.astype(np.float32) * self.smoothing).astype(dtype)
+        if self.rescaled is not None:
+            before, after = self.rescaled
+            block = (block.astype(np.float32) * before / after).astype(dtype)
+        return block
+
+    def largest(self) -> np.float32:
+        """The largest magnitude of all; reads the whole weight."""
+        rows, columns = self.shape
+        step = max(1, BLOCK_BYTES // (4 * columns))
+        blocks = (self.rows(slice(at, at + step)) for at in range(0, rows, step))
+        return np.float32(max(codes.amax(block, columns).max() for block in blocks))
+
+
+def calibrated_linear(name: str, weight: Weight, found: LinearCalibration) -> QuantizedLinear:
+    """The linear whose weight is that of the module `name`, quantized as was found."""
+    return QuantizedLinear(
+        name=name,
+        quantization=Quantization(format=found.format, group_size=found.group_size),
+        shape=weight.shape,
+        members=dict(_MEMBERS[found.format](weight, found)),
+    )
+
+
+def _fp8(weight: Weight, found: LinearCalibration) -> Members:
+    scale = codes.scale(_known(found.weight_amax), codes.FP8_LARGEST)
+    fp8 = codes.Fp8(scale, weight.dtype)
+    yield "weight", _rows(weight, "float8_e4m3fn", lambda numbers, _: fp8(numbers))
+    yield "weight_scale", number(scale)
+    yield "input_scale", number(codes.scale(_known(found.input_amax), codes.FP8_LARGEST))
+
+
+def _int8(weight: Weight, found: LinearCalibration) -> Members:
+    def scales(numbers: Array, rows: slice) -> Array:
+        return codes.scale(_amax(numbers, found, rows, weight.shape[1])[:, 0], codes.INT8_LARGEST)
+
+    yield "weight", _rows(weight, "int8", lambda block, r: codes.int8(block, scales(block, r)))
+    yield "weight_scale", _rows(weight, "float32", scales, shape=weight.shape[:1])
+    yield "input_scale", number(codes.scale(_known(found.input_amax), codes.INT8_LARGEST))
+    yield from _prequant(weight, found)
+
+
+def _int4(weight: Weight, found: LinearCalibration) -> Members:
+    rows, columns = weight.shape
+
+    def scales(numbers: Array, rows: slice) -> Array:
+        return codes.scale(_amax(numbers, found, rows, found.group_size), codes.INT4_LARGEST)
+
+    def pairs(chosen: slice) -> Array:
+        first, last, _ = chosen.indices(rows // 2)
+        both = slice(2 * first, 2 * last)
+        numbers = weight.rows(both)
+        return codes.int4_pairs(numbers, scales(numbers, both))
+
+    packed = Computed(
+        dtype="int8", shape=(rows // 2, columns), of=pairs, row_bytes=2 * weight.row_bytes
+    )
+    yield "weight", packed
+    groups = (rows, columns // found.group_size)
+    yield "weight_scale", _rows(weight, "float32", scales, shape=groups)
+    yield from _prequant(weight, found)
+
+
+def _w4a8(weight: Weight, found: LinearCalibration) -> Members:
+    yield from _int4(weight, found)
+    yield (
+        "weight_scale_2",
+        Computed(
+            dtype="float32",
+            shape=(),
+            of=lambda _: codes.scale(np.asarray([weight.largest()]), codes.FP8_LARGEST),
+        ),
+    )
+    yield "input_scale", number(codes.scale(_known(found.input_amax), codes.FP8_LARGEST))
+
+
+def _nvfp4(weight: Weight, found: LinearCalibration) -> Members:
+    rows, columns = weight.shape
+    whole = codes.scale(_known(found.weight_amax), codes.FP4_LARGEST * codes.FP8_LARGEST)
+
+    def packed(numbers: Array, _: slice) -> Array:
+        return codes.fp4_pairs(numbers, codes.nvfp4_scales(numbers, whole), whole)
+
+    def scales(numbers: Array, _: slice) -> Array:
+        return codes.nvfp4_scales(numbers, whole)
+
+    yield "weight", _rows(weight, "uint8", packed, shape=(rows, columns // 2))
+    yield "weight_scale", _rows(weight, "float8_e4m3fn", scales, shape=(rows, columns // 16))
+    yield "weight_scale_2", number(whole)
+    bound = codes.FP4_LARGEST * codes.FP8_LARGEST
+    yield "input_scale", number(codes.scale(_known(found.input_amax), bound))
+
+
+def _prequant(weight: Weight, found: LinearCalibration) -> Members:
+    if (scale := found.pre_quant_scale) is not None:
+        yield (
+            "pre_quant_scale",
+            Computed(dtype="float32", shape=scale.shape, of=lambda rows: scale[rows]),
+        )
+
+
+_MEMBERS = {
+    Format.FP8: _fp8,
+    Format.INT8: _int8,
+    Format.INT4: _int4,
+    Format.W4A8: _w4a8,
+    Format.NVFP4: _nvfp4,
+}
+KV_LARGEST = {"FP8": codes.FP8_LARGEST, "INT8": codes.INT8_LARGEST}
+
+
+def _rows(
+    weight: Weight,
+    dtype: str,
+    of: codes.OfRows,
+    shape: Sequence[int] | None = None,
+) -> Computed:
+    """A member that is computed row by row from the weight's rows."""
+    rows = weight.shape[0]
+
+    def run(chosen: slice) -> Array:
+        first, last, _ = chosen.indices(rows)
+        return of(weight.rows(slice(first, last)), slice(first, last))
+
+    shape = tuple(shape or weight.shape)
+    return Computed(dtype=dtype, shape=shape, of=run, row_bytes=weight.row_bytes)
+
+
+def _amax(numbers: Array, found: LinearCalibration, rows: slice, group_size: int) -> Array:
+    """[rows, groups]: the largest magnitude of each group, or what a search chose in its place."""
+    if found.weight_amax is not None:
+        return found.weight_amax.reshape(-1, numbers.shape[1] // group_size)[rows]
+    return codes.amax(numbers, group_size)
+
+
+def number(value: np.float32 | Array) -> Computed:
+    """A tensor that is one number."""
+    array = np.asarray(value, np.float32).reshape(1)
+    return Computed(dtype="float32", shape=(), of=lambda _: array)
+
+
+def _known(value: Array | None) -> Array:
+    if value is None:
+        raise ModelError("the calibration lacks a largest magnitude", do="calibrate again")
+    return value
