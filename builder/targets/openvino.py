@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from builder import artifact
@@ -17,7 +18,9 @@ from builder.errors import MissingToolError, OutputError
 from builder.limits import TOKENS_PER_BLOCK, LimitOptions, Limits, plan
 from builder.manifest import Manifest, identity, read
 from builder.safetensors_file import StoredTensor
+from builder.targets.openvino_forms import precision
 from builder.targets.openvino_needs import refuse_contradictions, refuse_unsupported
+from builder.targets.openvino_scratch import Scratch
 
 MODEL_FILES = ("openvino_model.xml", "openvino_model.bin")
 
@@ -42,7 +45,9 @@ def build(
     tensors = source.tensors()
     check_names(source, tensors)
     refuse_contradictions(source.config, tensors)
-    artifact.require_space(out.resolve(), sum(tensor.nbytes for tensor in tensors.values()))
+    size_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    # the codes that are computed stay beside the model until it is written
+    artifact.require_space(out.resolve(), size_bytes * (2 if source.quant_algo else 1))
     with artifact.stage(out, wanted) as staging:
         _write_model(source.config, tensors, staging.path)
         config = json.dumps(engine_config(source.config, limits), indent=2) + "\n"
@@ -100,6 +105,7 @@ def _manifest(source: Checkpoint, limits: Limits, name: str | None) -> Manifest:
             "architecture": source.config["architecture"],
             "dtype": source.config["dtype"],
             "kv_cache_bytes": limits.kv_cache_bytes,
+            **precision(source.config),
         },
     )
 
@@ -111,13 +117,15 @@ def _write_model(
 
     from builder.targets.openvino_graph import build_graph
 
-    graph = build_graph(config, tensors)
-    try:
-        openvino.save_model(graph, folder / MODEL_FILES[0], compress_to_fp16=False)
-    except RuntimeError as error:
-        # OpenVINO's own words are of the C++ stream; the weights were all there and checked
-        raise OutputError(
-            f"can't write the model to {folder.parent}",
-            found=str(error),
-            do="free some space or choose another place with -o",
-        ) from error
+    with TemporaryFile(dir=folder) as file:
+        scratch = Scratch(file, limit_bytes=2 * sum(each.nbytes for each in tensors.values()))
+        graph = build_graph(config, tensors, scratch=scratch)
+        try:
+            openvino.save_model(graph, folder / MODEL_FILES[0], compress_to_fp16=False)
+        except RuntimeError as error:
+            # OpenVINO's own words are of the C++ stream; the weights were all there and checked
+            raise OutputError(
+                f"can't write the model to {folder.parent}",
+                found=str(error),
+                do="free some space or choose another place with -o",
+            ) from error

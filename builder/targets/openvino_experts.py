@@ -9,9 +9,9 @@ from openvino import Node
 from openvino import opset15 as ops
 
 from builder.targets.openvino_mlp import ACTIVATIONS, MultilayerPerceptron
-from builder.targets.openvino_nodes import float32, int64, split
+from builder.targets.openvino_nodes import float32, int64
 from builder.targets.openvino_router import route
-from builder.targets.openvino_weights import Weights, as_float32
+from builder.targets.openvino_weights import Weights
 
 
 class Experts:
@@ -40,17 +40,16 @@ class Experts:
         Written as every expert over every token, in the form that the CPU plugin turns into the
         chosen experts only (where the activation is SiLU; else it stays so, right but slow).
         """
-        experts, inner, _ = self._weights.shape(f"{prefix}.fc.weight")
+        experts = self._weights.shape(f"{prefix}.fc")[0]
         size = self._config["hidden_size"]
         tokens = ops.reshape(hidden, int64([-1, size]), False)
         shares = self._shares(tokens, prefix)
         copies = ops.reshape(
             ops.tile(tokens, int64([experts, 1])), int64([experts, -1, size]), False
         )
-        halves = split(self._weights.stored(f"{prefix}.fc.weight"), [inner // 2] * 2, axis=1)
-        up, gate = (ops.matmul(copies, as_float32(half), False, True) for half in halves)
+        up, gate = self._weights.products(copies, f"{prefix}.fc", parts=2)
         product = ops.multiply(self._activation(gate), up)
-        product = ops.matmul(product, self._weights.float32(f"{prefix}.proj.weight"), False, True)
+        (product,) = self._weights.products(product, f"{prefix}.proj")
         shape = ops.concat([int64([experts]), ops.shape_of(hidden)], 0)
         spread = ops.unsqueeze(
             ops.reshape(shares, ops.slice(shape, int64([0]), int64([3]), int64([1])), False),

@@ -19,6 +19,7 @@ from builder.targets.openvino_experts import Experts
 from builder.targets.openvino_mlp import MultilayerPerceptron
 from builder.targets.openvino_nodes import Inputs, int64, scaled
 from builder.targets.openvino_norm import Norm
+from builder.targets.openvino_scratch import Scratch
 from builder.targets.openvino_weights import Weights
 
 Config = Mapping[str, Any]
@@ -29,16 +30,23 @@ _POSITIONS = "transformer.position_embedding"
 _GEMMA = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
 
 
-def build_graph(config: Config, tensors: Tensors) -> Model:
+def build_graph(
+    config: Config, tensors: Tensors, *, exact: bool = False, scratch: Scratch | None = None
+) -> Model:
     """The graph of a decoder.
 
     Inputs: `input_ids` int64[B, T], `attention_mask` int64[B, L], `position_ids` int64[B, T],
     `beam_idx` int32[B], `logits_indices` int64[S]. Output: `logits` float32[S, vocab]. The rows
     are taken along the first axis, which after the paged-attention transformation counts tokens.
-    Weights stay in their stored dtype, and where they are: `tensors` must outlive the model. The
-    arithmetic's precision is chosen when compiling.
+    Weights stay in their stored form, and where they are: `tensors` must outlive the model, and so
+    must `scratch`, which holds the codes that are computed. The arithmetic's precision is chosen
+    when compiling.
+
+    `exact` computes a quantized checkpoint as it says it is, rounding what a GPU rounds, in float32
+    only; without it, FP8 inputs are left at the arithmetic's precision.
     """
-    return _Decoder(config, Weights(tensors)).model()
+    weights = Weights(config, tensors, exact=exact, scratch=scratch)
+    return _Decoder(config, weights).model()
 
 
 class _Decoder:

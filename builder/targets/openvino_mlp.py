@@ -58,7 +58,7 @@ class MultilayerPerceptron:
             gate = self._weights.linear(hidden, f"{prefix}.gate")
             inner = ops.multiply(self._activation(inner), gate)
         elif self._gated:
-            half = self._weights.shape(f"{prefix}.fc.weight")[0] // 2
+            half = self._weights.shape(f"{prefix}.fc")[0] // 2
             gated, gate = split(inner, [half, half], axis=2)
             inner = ops.multiply(self._activation(gate), gated)
         else:

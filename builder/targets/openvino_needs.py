@@ -10,6 +10,8 @@ from builder.checkpoint import Checkpoint
 from builder.errors import ArtifactError
 from builder.families.mixture import MODES
 from builder.limits import Limits
+from builder.safetensors_file import StoredTensor
+from builder.targets.openvino_forms import refuse_contradicting_forms, refuse_quantization
 from builder.targets.openvino_frequencies import SCALINGS
 
 ARCHITECTURES = frozenset(
@@ -150,12 +152,13 @@ def refuse_unsupported(source: Checkpoint, limits: Limits) -> None:
                 found=f"{need.field} {config.get(need.field)!r}",
                 do="build it with --target tensorrt-llm",
             )
-    if source.quant_algo is not None or source.world_size != 1:
+    if source.world_size != 1:
         raise ArtifactError(
-            "the openvino target runs one rank of plain weights",
-            found=f"quant_algo {source.quant_algo}, world size {source.world_size}",
-            do="convert the model again without quantization and with --tp 1 --pp 1",
+            "the openvino target runs a checkpoint of one rank",
+            found=f"world size {source.world_size}",
+            do="make the checkpoint again with --tp 1 --pp 1",
         )
+    refuse_quantization(source.quant_algo)
     _refuse_long_rope(config, limits)
 
 
@@ -174,16 +177,17 @@ def _refuse_long_rope(config: Mapping[str, Any], limits: Limits) -> None:
         )
 
 
-def refuse_contradictions(config: Mapping[str, Any], names: Mapping[str, Any]) -> None:
-    """Raise ArtifactError when the tensors in `names` belie the config's positions.
+def refuse_contradictions(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
+    """Raise ArtifactError when the tensors belie what the config says of positions and weights.
 
     ModelOpt writes rotary positions into the config of models that have a table of learned ones.
     """
     kind = config["position_embedding_type"]
-    if (kind == LEARNED) != (_POSITION_TABLE in names):
+    if (kind == LEARNED) != (_POSITION_TABLE in tensors):
         raise ArtifactError(
             "the checkpoint's positions contradict its tensors",
             found=f"position_embedding_type {kind!r} "
             f"{'without' if kind == LEARNED else 'with'} {_POSITION_TABLE}",
             do="make the checkpoint with trtbuild convert",
         )
+    refuse_contradicting_forms(config, tensors)

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import openvino as ov
 from openvino import Node
 from openvino import opset15 as ops
 
+from builder.dequantize import Coding, coded_linear
 from builder.safetensors_file import StoredTensor
+from builder.targets.openvino_nodes import split
+from builder.targets.openvino_quantized import QuantizedLinear
+from builder.targets.openvino_scratch import Scratch
 
 _TYPES = {"float32": ov.Type.f32, "float16": ov.Type.f16, "bfloat16": ov.Type.bf16}
 
 
 class Weights:
-    """Tensors by name, which must outlive the graph: their bytes stay where they are mapped."""
+    """Tensors by name, which must outlive the graph: their bytes stay where they are mapped.
 
-    def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
-        self._tensors = tensors
+    `config` is the checkpoint's. What is computed goes into `scratch`, which must outlive the graph
+    too, or without one into memory. `exact` is QuantizedLinear's.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, StoredTensor],
+        *,
+        exact: bool = False,
+        scratch: Scratch | None = None,
+    ) -> None:
+        self._config, self._tensors = config, tensors
+        self._exact, self._scratch = exact, scratch
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The stored shape."""
-        return self._tensors[name].shape
+    def shape(self, prefix: str) -> tuple[int, ...]:
+        """A linear's [(experts,) out, in]."""
+        return coded_linear(self._config, self._tensors, prefix).shape
 
     def equal(self, one: str, other: str) -> bool:
         """Whether two tensors hold the same."""
@@ -49,10 +66,25 @@ class Weights:
 
     def linear(self, hidden: Node, prefix: str) -> Node:
         """`hidden` [..., in] times `prefix.weight` [out, in], plus `prefix.bias` where it is."""
-        product = ops.matmul(hidden, self.float32(f"{prefix}.weight"), False, True)
+        product = self.products(hidden, prefix)[0]
         if f"{prefix}.bias" in self:
             return ops.add(product, self.float32(f"{prefix}.bias"))
         return product
+
+    def products(self, hidden: Node, prefix: str, parts: int = 1) -> list[Node]:
+        """`hidden` [(experts,) ..., in] times each of as many equal parts of a linear's outputs."""
+        linear = coded_linear(self._config, self._tensors, prefix)
+        size = linear.shape[-2] // parts
+        if linear.coding is Coding.PLAIN:
+            stored = self.stored(f"{prefix}.weight")
+            pieces = split(stored, [size] * parts, len(linear.shape) - 2) if parts > 1 else [stored]
+            matrices = [as_float32(piece) for piece in pieces]
+        else:
+            quantized = QuantizedLinear(linear, exact=self._exact, scratch=self._scratch)
+            hidden = quantized.inputs(hidden)
+            rows = (slice(begin, begin + size) for begin in range(0, size * parts, size))
+            matrices = [quantized.matrix(each) for each in rows]
+        return [ops.matmul(hidden, matrix, False, True) for matrix in matrices]
 
 
 def as_float32(weight: Node) -> Node:

@@ -92,7 +92,7 @@ def test_the_tokenizer_travels_with_the_engine(checkpoint: Path, tmp_path: Path)
     [
         ({"architecture": "LlamaForSequenceClassification"}, "architecture 'LlamaForSeq"),
         ({"rotary_scaling": {"rope_type": "mrope"}}, "rotary_scaling.*mrope"),
-        ({"quantization": {"quant_algo": "FP8"}}, "quant_algo FP8"),
+        ({"quantization": {"quant_algo": "NVFP4"}}, "quant_algo NVFP4"),
         ({"mapping": {"world_size": 1, "tp_size": 1}, "hidden_act": "geglu"}, "hidden_act 'geglu'"),
         ({"position_embedding_type": "relative"}, "position_embedding_type 'relative'"),
         ({"position_embedding_type": "learned_absolute"}, "positions contradict its tensors"),

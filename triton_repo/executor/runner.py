@@ -86,6 +86,8 @@ def _properties(core: ov.Core, dtype: str, threads: int) -> dict[str, str]:
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "KV_CACHE_PRECISION": precision,
+        # Inputs aren't rounded to 8 bits unless the graph says so.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         "INFERENCE_NUM_THREADS": str(threads or len(os.sched_getaffinity(0))),
         "PERFORMANCE_HINT": "LATENCY",
         # A step has one of many lengths, and the plugin keeps what it compiles for each.
