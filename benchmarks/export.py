@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 CONFIG = {
     "vocab_size": 32000,
@@ -78,14 +80,14 @@ measured(write)
 """
 
 
-def make_model(folder: Path, layers: int) -> None:
+def make_model(folder: Path, layers: int, fields: Mapping[str, Any] = CONFIG) -> None:
     """Random weights, in Hugging Face's form."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = LlamaConfig(**CONFIG, num_hidden_layers=layers, dtype="bfloat16")
+        config = LlamaConfig(**fields, num_hidden_layers=layers, dtype="bfloat16")
         torch.manual_seed(0)
         torch.set_default_dtype(torch.bfloat16)
         LlamaForCausalLM(config).save_pretrained(folder)

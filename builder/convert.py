@@ -123,7 +123,7 @@ def convert(
 def planned(source: Path, options: ConvertOptions) -> list[list[PendingTensor]]:
     """What `convert` would write for each rank, in its order; no tensor is read."""
     model = open_source(source)
-    return plan(model, options.layout, _dtype(model, options), options.recipe).ranks
+    return plan(model, options.layout, checkpoint_dtype(model, options), options.recipe).ranks
 
 
 def model_name(source: Path) -> str:
@@ -138,7 +138,8 @@ def model_name(source: Path) -> str:
     return path.stem if path.suffix == ".gguf" else path.name
 
 
-def _dtype(model: Source, options: ConvertOptions) -> str:
+def checkpoint_dtype(model: Source, options: ConvertOptions) -> str:
+    """The dtype of what stays unquantized in the checkpoint."""
     if options.dtype != "auto":
         return options.dtype
     return "float16" if model.config.dtype == "float32" else model.config.dtype
@@ -152,7 +153,7 @@ def _write(
     finish: Callable[[Path], None],
     progress: Progress,
 ) -> Manifest:
-    dtype = _dtype(model, options)
+    dtype = checkpoint_dtype(model, options)
     made = plan(model, options.layout, dtype, options.recipe)
     files = {name: read() for name, read in model.files.items()}
     weights_bytes = sum(tensor.nbytes for tensors in made.ranks for tensor in tensors)

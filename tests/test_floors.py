@@ -27,9 +27,16 @@ BELOW = {
 """Room → the rooms that it may import."""
 
 HEAVY = {
-    "torch": set(),
-    "transformers": set(),
-    "modelopt": set(),
+    "torch": {
+        "quantize/imposition.py",
+        "quantize/model.py",
+        "quantize/modelopt.py",
+        "quantize/scorers/torch_model.py",
+    },
+    "transformers": {"quantize/model.py"},
+    "modelopt": {"quantize/imposition.py", "quantize/modelopt.py"},
+    "matplotlib": {"quantize/plots.py"},
+    "datasets": {"quantize/calibration_text.py"},
     "tensorrt_llm": set(),
     "openvino": {
         "builder/targets/openvino.py",
@@ -40,9 +47,11 @@ HEAVY = {
         "builder/targets/openvino_mlp.py",
         "builder/targets/openvino_nodes.py",
         "builder/targets/openvino_norm.py",
+        "builder/targets/openvino_quantized.py",
         "builder/targets/openvino_rotary.py",
         "builder/targets/openvino_router.py",
         "builder/targets/openvino_weights.py",
+        "quantize/scorers/openvino_checkpoint.py",
         "triton_repo/executor/runner.py",
     },
 }

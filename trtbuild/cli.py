@@ -16,7 +16,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COMMANDS = ("convert", "build", "repo", "serve", "up", "inspect", "check")
+COMMANDS = (
+    "convert",
+    "quantize",
+    "build",
+    "repo",
+    "serve",
+    "up",
+    "inspect",
+    "check",
+    "eval",
+    "recipes",
+)
 """Each is the function of its name in the module `trtbuild.commands.NAME`."""
 
 

@@ -96,5 +96,9 @@ def _compiled(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) ->
     hidden = taken.get_node().input(0)
     turned = ops.transpose(hidden.get_source_output(), int64([1, 0, 2]))
     hidden.replace_source_output(turned.output(0))
-    precise = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+    precise = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    }
     return openvino.Core().compile_model(model, "CPU", precise).create_infer_request()

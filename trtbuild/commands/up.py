@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild import console, options
+from trtbuild import console, options, quantize_options
+
+if TYPE_CHECKING:
+    from builder.convert import ConvertOptions
 
 
 @click.command()
@@ -19,6 +22,8 @@ from trtbuild import console, options
     show_default=True,
     help="Where the artifacts go, in a folder of the model's name.",
 )
+@quantize_options.recipe(required=False)
+@quantize_options.text
 @options.dtype
 @options.limits
 @options.name
@@ -26,6 +31,10 @@ from trtbuild import console, options
 def up(
     model: Path,
     work: Path,
+    recipe: str | None,
+    kv_cache: str,
+    calib: str | None,
+    samples: int,
     dtype: str,
     target: str,
     name: str | None,
@@ -43,18 +52,42 @@ def up(
     from triton_repo.layout import write_repository
     from trtbuild.endpoint import run
 
+    if recipe is None and kv_cache != "none":
+        raise click.UsageError("--kv-cache needs a --recipe.")
     name = name or model_name(model)
     checkpoint, engine, repository = (
         work / name / stage for stage in ("checkpoint", "engine", "repository")
     )
     conversion, built_for = ConvertOptions(dtype=dtype, name=name), LimitOptions(**limits)
-    console.stage(
-        "convert",
-        checkpoint,
-        lambda progress: convert(model, checkpoint, options=conversion, progress=progress),
-    )
+    if recipe is None:
+        console.stage(
+            "convert",
+            checkpoint,
+            lambda progress: convert(model, checkpoint, options=conversion, progress=progress),
+        )
+    else:
+        text = {"kv_cache": kv_cache, "calib": calib, "samples": samples}
+        _quantize(model, checkpoint, conversion, recipe=recipe, **text)
     console.stage("build", engine, lambda _: build(checkpoint, engine, options=built_for))
     console.stage(
         "repo", repository, lambda progress: write_repository(engine, repository, progress=progress)
     )
     run(repository, host=host, port=port)
+
+
+def _quantize(model: Path, checkpoint: Path, conversion: ConvertOptions, **chosen: Any) -> None:
+    """As `trtbuild quantize` does."""
+    from quantize.job import quantize
+    from quantize.options import QuantizeOptions
+
+    made = quantize(
+        model,
+        out=checkpoint,
+        options=QuantizeOptions(**chosen),
+        conversion=conversion,
+        phase=console.progress_bar,
+        say=console.say,
+    )
+    if made.checkpoint is not None:
+        console.report(checkpoint, made.checkpoint, as_json=False)
+    click.echo(quantize_options.summary(made.report, checkpoint / "report.html"))
