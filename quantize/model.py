@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,20 @@ SEARCHING = 2.2
 """Times the weights, while `auto` keeps gradients and what the backward pass needs."""
 _GIB = 1 << 30
 _MEMINFO = Path("/proc/meminfo")
+_CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes that are free. `gpu_bytes` is None without a GPU."""
+    """Bytes that are free. `gpu_bytes` is None without a GPU.
+
+    `cpu_bfloat16` is whether the CPU has arithmetic for it; without, float32 is five times as fast.
+    """
 
     cpu_bytes: int
     gpu_bytes: int | None = None
+    cpu_bfloat16: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +71,9 @@ def free_memory(device: Device) -> Memory:
 
     Raises MissingToolError when "cuda" is asked for and there is none.
     """
-    cpu_bytes = _free_cpu_bytes()
+    cpu = Memory(cpu_bytes=_free_cpu_bytes(), cpu_bfloat16=_has_bfloat16())
     if device == "cpu":
-        return Memory(cpu_bytes=cpu_bytes)
+        return cpu
     import torch
 
     if not torch.cuda.is_available():
@@ -76,8 +82,8 @@ def free_memory(device: Device) -> Memory:
                 "there is no CUDA GPU that torch can use",
                 do="choose --device cpu, or install a torch that was built for CUDA",
             )
-        return Memory(cpu_bytes=cpu_bytes)
-    return Memory(cpu_bytes=cpu_bytes, gpu_bytes=torch.cuda.mem_get_info()[0])
+        return cpu
+    return replace(cpu, gpu_bytes=torch.cuda.mem_get_info()[0])
 
 
 def plan_load(
@@ -88,13 +94,19 @@ def plan_load(
     overhead: float = CALIBRATING,
     free: Memory,
 ) -> LoadPlan:
-    """Where `source` goes. `dtype` is the checkpoint's; on a CPU float16 becomes bfloat16.
+    """Where `source` goes. `dtype` is the checkpoint's.
 
+    On a CPU float16 becomes bfloat16, and either becomes float32 where that is faster and fits.
     `batch_tokens` are computed at once, `overhead` is CALIBRATING, EXPORTING or SEARCHING. Raises
     LimitError, with the figures, for a model that the memory can't hold.
     """
     on_gpu = free.gpu_bytes is not None
     loaded_as = "bfloat16" if dtype == "float16" and not on_gpu else dtype
+    if loaded_as == "bfloat16" and not on_gpu and not free.cpu_bfloat16:
+        with suppress(LimitError):
+            return plan_load(
+                source, dtype="float32", batch_tokens=batch_tokens, overhead=overhead, free=free
+            )
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     weights_bytes = parameters * NUMPY[loaded_as].itemsize
     working = weights_bytes * overhead + _logits_bytes(source, batch_tokens)
@@ -149,6 +161,8 @@ def load(source: Source, plan: LoadPlan, *, trust_remote_code: bool = False) -> 
                 f"transformers can't load {source.path}",
                 found=str(error).strip().splitlines()[0] if str(error).strip() else repr(error),
             ) from error
+    # A GGUF file doesn't say, and ModelOpt's export asks.
+    model.config.architectures = [source.config.architecture]
     if told["missing_keys"]:
         raise ModelError(
             f"{source.path} lacks weights that transformers' model has",
@@ -226,6 +240,11 @@ def _logits_bytes(source: Source, tokens: int) -> int:
     config = source.config
     widest = max(config.intermediate_size, config.hidden_size)
     return tokens * (6 * config.vocab_size + 16 * widest)
+
+
+def _has_bfloat16() -> bool:
+    """Whether torch's products of bfloat16 matrices have instructions of the CPU's."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_CPUINFO.read_text().split())
 
 
 def _free_cpu_bytes() -> int:

@@ -26,6 +26,14 @@ def llama(tiny_models: dict[str, Path]) -> Source:
     return open_source(tiny_models["llama"])
 
 
+def test_a_cpu_without_bfloat16_computes_in_float32_where_that_fits(llama: Source) -> None:
+    slow = replace(PLENTY, cpu_bfloat16=False)
+    assert plan(llama, "bfloat16", slow).dtype == "float32"
+    tight = replace(slow, cpu_bytes=plan(llama, "float32").needed_bytes - 1)
+    assert plan(llama, "bfloat16", tight).dtype == "bfloat16"
+    assert plan(llama, "bfloat16", replace(slow, gpu_bytes=1 << 40)).dtype == "bfloat16"
+
+
 def test_a_cpu_never_computes_in_float16(llama: Source) -> None:
     assert plan(llama, "float16").dtype == "bfloat16"
     assert plan(llama, "float32").dtype == "float32"

@@ -76,18 +76,17 @@ def up(
 
 
 def _quantize(model: Path, checkpoint: Path, conversion: ConvertOptions, **chosen: Any) -> None:
-    """As `trtbuild quantize` does."""
+    """As `trtbuild quantize` does, but for the evaluation: that is `trtbuild eval`'s here."""
     from quantize.job import quantize
     from quantize.options import QuantizeOptions
 
     made = quantize(
         model,
         out=checkpoint,
-        options=QuantizeOptions(**chosen),
+        options=QuantizeOptions(evaluate=False, **chosen),
         conversion=conversion,
         phase=console.progress_bar,
         say=console.say,
     )
     if made.checkpoint is not None:
         console.report(checkpoint, made.checkpoint, as_json=False)
-    click.echo(quantize_options.summary(made.report, checkpoint / "report.html"))
