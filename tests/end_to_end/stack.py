@@ -47,9 +47,9 @@ class Stack:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait_healthy(self) -> None:
+    def wait_healthy(self, ready_s: float = READY_S) -> None:
         """Until /health says yes."""
-        deadline = time.monotonic() + READY_S
+        deadline = time.monotonic() + ready_s
         while not self.healthy():
             assert self.process.poll() is None, "trtbuild up has ended"
             assert time.monotonic() < deadline, "not ready in time"
@@ -69,9 +69,9 @@ class Stack:
 
 
 @contextmanager
-def running(model: Path, work: Path, *options: str) -> Iterator[Stack]:
+def running(model: Path, work: Path, *options: str, ready_s: float = READY_S) -> Iterator[Stack]:
     """A stack while the body runs; it stops in good order, or is killed after a minute."""
-    stack = start(model, work, *options)
+    stack = start(model, work, *options, ready_s=ready_s)
     try:
         yield stack
     finally:
@@ -95,7 +95,7 @@ def _program(pid: int) -> str:
         return ""
 
 
-def start(model: Path, work: Path, *options: str) -> Stack:
+def start(model: Path, work: Path, *options: str, ready_s: float = READY_S) -> Stack:
     """`trtbuild up` on a free port, until it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -107,5 +107,5 @@ def start(model: Path, work: Path, *options: str) -> Stack:
         env={**os.environ, "TRTBUILD_TEST_STACK": url},
     )
     stack = Stack(process=process, url=url, work=work)
-    stack.wait_healthy()
+    stack.wait_healthy(ready_s)
     return stack
