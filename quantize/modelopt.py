@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -123,6 +123,19 @@ def calibrate(
         found = extract(model, smoothings)
     _require_finite(found)
     return found
+
+
+def join(model: Any, groups: Iterable[Sequence[str]]) -> None:
+    """Let the linears of each group share their numbers, as ModelOpt's export has it.
+
+    A calibrated model then computes what its checkpoint does.
+    """
+    with quiet(), _failures_told(None):
+        from modelopt.torch.export.quant_utils import preprocess_linear_fusion
+
+        modules = dict(model.named_modules())
+        for names in groups:
+            preprocess_linear_fusion([modules[name] for name in names])
 
 
 def export(model: Any, folder: Path, dtype: str) -> None:

@@ -14,6 +14,7 @@ from builder.calibration import Calibration
 from builder.convert import model_name
 from builder.errors import LimitError
 from builder.source import Source
+from builder.source.calibrated import joined
 from quantize import modelopt
 from quantize.calibration import Say
 from quantize.cost import Evaluated, Phase
@@ -123,6 +124,7 @@ class Session:
                 self._state.keep_calibration(found)
         else:
             impose(model, found)
+        modelopt.join(model, joined(source, found))
         if recorded is not None:
             with self._phase("evaluate the quantized") as progress:
                 scorer = TorchScorer(model, name=options.recipe)

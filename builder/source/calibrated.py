@@ -7,7 +7,7 @@ asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +76,15 @@ def calibrated(source: Source, calibration: Calibration) -> Source:
     )
 
 
+def joined(source: Source, calibration: Calibration) -> list[list[str]]:
+    """The modules that share their numbers in a checkpoint, in groups of two and more."""
+    family = families.of(source.config.architecture)
+    modules = {family.plain_name(f"{name}.weight"): name for name in calibration.linears}
+    found = {name: calibration.linears[module] for name, module in modules.items()}
+    groups = _groups(_linears(source, calibration.dtype), found)
+    return [[modules[name] for name in names] for _, names in groups if len(names) > 1]
+
+
 def stand_in(
     source: Source, format: Format, *, group_size: int = 0, kv_cache: str | None = None
 ) -> Calibration:
@@ -112,34 +121,44 @@ def _shared(
     expected: Iterable[Expected], found: Mapping[str, LinearCalibration], dtype: str
 ) -> dict[str, LinearCalibration]:
     """What each linear has when those that belong together share it."""
-    shared: dict[str, LinearCalibration] = {}
-    pairs: dict[str, list[str]] = {}
-    for tensor in expected:
-        for part in tensor.parts:
-            names = list(dict.fromkeys(group.source for group in part))
-            joined = {name: found[name] for name in names if name in found}
-            shared |= _with_one_scale(_with_one_prequant(tensor.name, joined, dtype))
-            stem, _, last = tensor.name.removesuffix(".weight").rpartition(".")
-            if last in ("fc", "gate") and not tensor.experts:
-                pairs.setdefault(stem, []).extend(joined)
-    for names in pairs.values():
-        pair = {name: shared[name] for name in names}
-        if all(linear.format in _ONE_SCALE for linear in pair.values()):
-            shared |= _with_one_scale(pair)
+    shared = dict(found)
+    for tensor, names in _groups(expected, found):
+        group = {name: shared[name] for name in names}
+        shared |= _with_one_scale(_with_one_prequant(tensor, group, dtype))
     return shared
 
 
-def _with_one_prequant(tensor: str, joined: Linears, dtype: str) -> Linears:
+def _groups(
+    expected: Iterable[Expected], found: Mapping[str, LinearCalibration]
+) -> Iterator[tuple[str, list[str]]]:
+    """The linears that share their numbers, and the tensor that they become.
+
+    First those that are one tensor, then, in some formats, gate and gated.
+    """
+    pairs: dict[str, list[str]] = {}
+    for tensor in expected:
+        for part in tensor.parts:
+            names = [name for name in dict.fromkeys(each.source for each in part) if name in found]
+            yield tensor.name, names
+            stem, _, last = tensor.name.removesuffix(".weight").rpartition(".")
+            if last in ("fc", "gate") and not tensor.experts:
+                pairs.setdefault(stem, []).extend(names)
+    for stem, names in pairs.items():
+        if all(found[name].format in _ONE_SCALE for name in names):
+            yield stem, names
+
+
+def _with_one_prequant(tensor: str, group: Linears, dtype: str) -> Linears:
     """The inputs of joined linears are scaled alike: by the mean of their scales."""
-    kinds = {(linear.format, linear.group_size) for linear in joined.values()}
+    kinds = {(linear.format, linear.group_size) for linear in group.values()}
     if len(kinds) > 1:
         raise LimitError(
             f"{tensor} joins linears that TensorRT-LLM has in one format only",
-            found=", ".join(f"{name} {linear.format.value}" for name, linear in joined.items()),
+            found=", ".join(f"{name} {linear.format.value}" for name, linear in group.items()),
         )
-    scales = [linear.pre_quant_scale for linear in joined.values()]
-    if len(joined) < 2 or any(scale is None for scale in scales):
-        return joined
+    scales = [linear.pre_quant_scale for linear in group.values()]
+    if len(group) < 2 or any(scale is None for scale in scales):
+        return group
     mean = np.stack([np.asarray(scale) for scale in scales]).mean(axis=0, dtype=np.float32)
     mean = mean.astype(NUMPY[dtype]).astype(np.float32)
     return {
@@ -147,18 +166,18 @@ def _with_one_prequant(tensor: str, joined: Linears, dtype: str) -> Linears:
         if np.array_equal(np.asarray(linear.pre_quant_scale), mean)
         # What a search found of the weights holds no longer.
         else replace(linear, pre_quant_scale=mean, weight_amax=None)
-        for name, linear in joined.items()
+        for name, linear in group.items()
     }
 
 
-def _with_one_scale(joined: Linears) -> Linears:
+def _with_one_scale(group: Linears) -> Linears:
     """One number for the inputs, and in some formats one for the weights: the largest."""
     result = {}
-    for name, linear in joined.items():
-        inputs = _largest(each.input_amax for each in joined.values())
+    for name, linear in group.items():
+        inputs = _largest(each.input_amax for each in group.values())
         weights = linear.weight_amax
         if linear.format in _ONE_SCALE:
-            weights = _largest(each.weight_amax for each in joined.values())
+            weights = _largest(each.weight_amax for each in group.values())
         result[name] = replace(linear, input_amax=inputs, weight_amax=weights)
     return result
 
