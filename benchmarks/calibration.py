@@ -18,13 +18,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from builder.source import open_source
+from builder.source import Source, open_source
+from builder.source.calibrated import joined
 from quantize import modelopt
 from quantize.calibration import TransformersTokenizer, batches, sequences
 from quantize.evaluate import compare
 from quantize.model import CALIBRATING, free_memory, load, plan_load, tokenizer
 from quantize.recipes import RECIPES
-from quantize.recording import record
+from quantize.recording import Recording, record
 from quantize.scorers.torch_model import TorchScorer
 
 AWQ_FULL = {"method": "awq_full", "alpha_step": 0.1}
@@ -74,10 +75,12 @@ def main() -> None:
     print(f"{'recipe':10}{'perplexity':>11}{'more':>8}{'KL':>9}{'same top':>9}{'s':>7}  setting")
     for name, setting in SETTINGS:
         if arguments.only in (None, name):
-            _run(name, dict(setting), copy.deepcopy(plain), text, recorded)
+            _run(name, dict(setting), source, copy.deepcopy(plain), text, recorded)
 
 
-def _run(name: str, setting: dict[str, Any], model: Any, text: Any, recorded: Any) -> None:
+def _run(
+    name: str, setting: dict[str, Any], source: Source, model: Any, text: Any, recorded: Recording
+) -> None:
     told = ", ".join(f"{key} {value}" for key, value in setting.items()) or "defaults"
     recipe = RECIPES[name]
     if "algorithm" in setting:
@@ -90,8 +93,9 @@ def _run(name: str, setting: dict[str, Any], model: Any, text: Any, recorded: An
     )
     tokens = sequences(None, text, **{"samples": 64, "max_length": 512, **setting})
     started = time.perf_counter()
-    modelopt.calibrate(model, choices, list(batches(tokens, 8)))
+    calibration = modelopt.calibrate(model, choices, list(batches(tokens, 8)))
     seconds = time.perf_counter() - started
+    modelopt.join(model, joined(source, calibration))
     found = compare(recorded, TorchScorer(model, name=name))
     assert found.perplexity_increase is not None  # noqa: S101
     assert found.kl is not None  # noqa: S101

@@ -32,6 +32,9 @@ CONFIGS = {
     "int4_awq": mtq.INT4_AWQ_CFG,
     "int8_sq": mtq.INT8_SMOOTHQUANT_CFG,
     "w4a8_awq": mtq.W4A8_AWQ_BETA_CFG,
+    "int8_max": mtq.INT8_DEFAULT_CFG,
+    "int4_max": mtq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG,
+    "mxint8": mtq.MXINT8_DEFAULT_CFG,
 }
 SIZES: dict[str, Any] = {
     "vocab_size": 384,

@@ -106,6 +106,29 @@ def test_every_byte_is_modelopts(
     }
 
 
+@pytest.mark.parametrize("case", ["llama-int8_max", "llama-int4_max"])
+def test_linears_that_nothing_smooths_say_so_where_modelopt_leaves_a_hole(
+    models: Callable[[str], Calibrated], tmp_path: Path, case: str
+) -> None:
+    """ModelOpt calls them smoothed and leaves out the tensor that TensorRT-LLM then looks for."""
+    ours = write(models(case).folder, models(case).calibration, tmp_path / "out").tensors()
+    theirs = Checkpoint.open(models(case).checkpoints[0]).tensors()
+    unlike = dict(differing(ours, theirs))
+    assert len(unlike) == 2 * 5
+    for name, (mine, other) in unlike.items():
+        assert name.endswith(".prequant_scaling_factor")
+        assert (mine == 1).all()
+        assert not other.size
+
+
+def test_a_format_that_checkpoints_lack_is_refused() -> None:
+    """ModelOpt would write this one as W8A8_SQ_PER_CHANNEL."""
+    import modelopt_quantized as modelopt
+
+    with pytest.raises(ModelError, match="a format that TensorRT-LLM's checkpoint doesn't have"):
+        modelopt.calibrated("llama", config="mxint8")
+
+
 def test_a_calibration_that_was_kept_gives_the_same_bytes(
     models: Callable[[str], Calibrated], tmp_path: Path
 ) -> None:
