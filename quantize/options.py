@@ -35,7 +35,7 @@ class QuantizeOptions:
     group_size: int | None = None
     bits_per_weight: float | None = None
     calib: str | None = None
-    samples: int = 32
+    samples: int = 64
     max_length: int = 512
     batch_size: int = 8
     seed: int = 0
