@@ -116,7 +116,7 @@ def stage(out: Path, manifest: Manifest) -> Iterator[Staging]:
     """
     with writing(out):
         out = out.resolve()
-        _refuse_foreign(out, manifest.kind)
+        refuse_foreign(out, manifest.kind)
         path = out.parent / f".{out.name}.{os.getpid()}.partial"
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(out)
@@ -173,7 +173,7 @@ def require_space(place: Path, needed_bytes: int) -> None:
         )
 
 
-def _refuse_foreign(out: Path, kind: str) -> None:
+def refuse_foreign(out: Path, kind: str) -> None:
     """Refuse to replace what isn't an older artifact of this kind, or what can't be replaced."""
     if not out.exists():
         return

@@ -7,7 +7,8 @@ float8 is e4m3fn, FP4 is e2m1 (OCP Microscaling formats 1.0); NVFP4 has a float8
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -66,14 +67,16 @@ class Fp8:
     def __call__(self, numbers: Array) -> Array:
         if self._dtype.itemsize != 2:
             return fp8(numbers.astype(np.float32) / self._scale)
-        found: Array = self._table.take(numbers.view(np.uint16))
+        found: Array = _fp8_table(float(self._scale), self._dtype).take(numbers.view(np.uint16))
         return found
 
-    @cached_property
-    def _table(self) -> Array:
-        every = np.arange(1 << 16, dtype=np.uint16).view(self._dtype).astype(np.float32)
-        with np.errstate(invalid="ignore", over="ignore"):
-            return fp8(every / self._scale)
+
+@lru_cache(maxsize=64)
+def _fp8_table(scale: float, dtype: np.dtype[Any]) -> Array:
+    """float8 [65536]: of every number of 16 bits, divided by the scale."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(dtype).astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return fp8(every / np.float32(scale))
 
 
 def int8(numbers: Array, scales: Array) -> Array:

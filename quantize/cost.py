@@ -50,6 +50,8 @@ class Cost:
     evaluated: Evaluated
     settings: Mapping[str, Any]
     max_ppl_increase: float | None
+    measures: bool = True
+    """Whether the weights' errors are wanted."""
 
     def write(self, folder: Path, *, phase: Phase, say: Say) -> None:
         """Write report.json, report.html and plots of a checkpoint or a Hugging Face folder.
@@ -90,6 +92,8 @@ class Cost:
         if not (folder / "rank0.safetensors").is_file():
             why = "the weights' errors are measured of a checkpoint, which has them too"
             return None, {**missing, "weight_errors": why}
+        if not self.measures:
+            return None, {**missing, "weight_errors": "--no-eval"}
         with phase("measure the weights") as progress:
             return weight_errors(self.source, folder, progress), missing
 
@@ -120,6 +124,8 @@ def _bytes(folder: Path) -> int:
 
 
 def _source_bytes(cost: Cost) -> int:
-    """The source's weights in the dtype that it was published in."""
+    """The source's weights in the dtype that it was published in; of a GGUF file, the file."""
+    if cost.source.path.is_file():
+        return cost.source.path.stat().st_size
     parameters = sum(math.prod(tensor.shape) for tensor in cost.source.tensors.values())
     return int(parameters * NUMPY[cost.source.config.dtype].itemsize)

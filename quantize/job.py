@@ -21,7 +21,7 @@ from builder.convert import (
     convert,
     model_name,
 )
-from builder.errors import ArtifactError, LimitError
+from builder.errors import ArtifactError, LimitError, OutputError
 from builder.manifest import Manifest
 from builder.source import Source, open_source
 from builder.source.huggingface import EXPORTED
@@ -109,6 +109,7 @@ class _Job:
         self._source = open_source(model)
         self._name = conversion.name or model_name(model)
         out, hf = writes
+        _refuse_places(out, hf)
         size = needs.group_size(self._source, options, conversion if out else ConvertOptions())
         self._dtype = checkpoint_dtype(self._source, conversion)
         self._calibrated_with = options.calibrated_with(size)
@@ -223,8 +224,27 @@ class _Job:
             evaluated=evaluated,
             settings=self._settings,
             max_ppl_increase=self._options.max_ppl_increase,
+            measures=self._options.evaluate,
         )
         cost.write(folder, phase=self._phase, say=self._say)
+
+
+def _refuse_places(out: Path | None, hf: Path | None) -> None:
+    """Raise OutputError for folders that can't be written, before the hours of a calibration."""
+    if (
+        out
+        and hf
+        and (
+            out.resolve().is_relative_to(hf.resolve()) or hf.resolve().is_relative_to(out.resolve())
+        )
+    ):
+        raise OutputError(
+            "the checkpoint and the Hugging Face folder need places of their own",
+            found=f"-o {out} --hf {hf}",
+        )
+    for place, kind in ((out, "checkpoint"), (hf, EXPORTED)):
+        if place is not None:
+            artifact.refuse_foreign(place.resolve(), kind)
 
 
 def _told(artifact_folder: Path | None) -> Mapping[str, Any]:

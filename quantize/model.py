@@ -13,7 +13,7 @@ import numpy as np
 from builder.dtypes import NUMPY
 from builder.errors import LimitError, MissingToolError, ModelError
 from builder.source import Source
-from quantize.options import Device
+from quantize.options import Device, has_bfloat16
 from quantize.quiet import quiet
 
 PROCESS_BYTES = 600_000_000
@@ -26,7 +26,6 @@ SEARCHING = 2.2
 """Times the weights, while `auto` keeps gradients and what the backward pass needs."""
 _GIB = 1 << 30
 _MEMINFO = Path("/proc/meminfo")
-_CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -71,7 +70,7 @@ def free_memory(device: Device) -> Memory:
 
     Raises MissingToolError when "cuda" is asked for and there is none.
     """
-    cpu = Memory(cpu_bytes=_free_cpu_bytes(), cpu_bfloat16=_has_bfloat16())
+    cpu = Memory(cpu_bytes=_free_cpu_bytes(), cpu_bfloat16=has_bfloat16())
     if device == "cpu":
         return cpu
     import torch
@@ -177,12 +176,17 @@ def tokenizer(source: Source) -> Any:
     from tempfile import TemporaryDirectory
 
     with quiet(), TemporaryDirectory() as folder:
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         for name, read in source.files.items():
             (Path(folder) / name).write_bytes(read())
         load_tokenizer: Any = AutoTokenizer.from_pretrained
-        return load_tokenizer(folder, local_files_only=True)
+        load_plainly: Any = PreTrainedTokenizerFast.from_pretrained
+        try:
+            return load_tokenizer(folder, local_files_only=True)
+        except ValueError:
+            # Its class is told by nothing but the config of a model, which isn't here.
+            return load_plainly(folder, local_files_only=True)
 
 
 def _from_pretrained(
@@ -240,11 +244,6 @@ def _logits_bytes(source: Source, tokens: int) -> int:
     config = source.config
     widest = max(config.intermediate_size, config.hidden_size)
     return tokens * (6 * config.vocab_size + 16 * widest)
-
-
-def _has_bfloat16() -> bool:
-    """Whether torch's products of bfloat16 matrices have instructions of the CPU's."""
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_CPUINFO.read_text().split())
 
 
 def _free_cpu_bytes() -> int:

@@ -122,6 +122,12 @@ def calibrate(
         _require_calibrated(model)
         found = extract(model, smoothings)
     _require_finite(found)
+    if choices.kv_cache != "none" and len(found.kv_amax) != model.config.num_hidden_layers:
+        raise ModelError(
+            "ModelOpt can't calibrate the KV cache of this model",
+            found=f"{len(found.kv_amax)} of {model.config.num_hidden_layers} layers",
+            do="leave --kv-cache out",
+        )
     return found
 
 
@@ -297,7 +303,7 @@ def _recorded(model: Any, state: Path | None) -> Iterator[Smoothings]:
     folder = state / "smoothings" if state else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder.glob("*.npy")
+        kept = folder.glob("[!.]*.npy")
         smoothings |= {file.stem: torch.from_numpy(np.load(file)) for file in kept}
     apply = model_calib._apply_weight_pre_quant_scale
 
@@ -306,7 +312,9 @@ def _recorded(model: Any, state: Path | None) -> Iterator[Smoothings]:
             name = names[id(linear)]
             smoothings[name] = factors.detach().float().cpu()
             if folder:
-                np.save(folder / f"{name}.npy", smoothings[name].numpy())
+                partial = folder / f".{name}.partial.npy"
+                np.save(partial, smoothings[name].numpy())
+                partial.replace(folder / f"{name}.npy")
         apply(linear, factors)
 
     model_calib._apply_weight_pre_quant_scale = recording

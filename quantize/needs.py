@@ -56,6 +56,12 @@ def group_size(source: Source, options: QuantizeOptions, conversion: ConvertOpti
     """
     if not options.chosen.calibrates:
         return 0
+    if options.chosen.candidates and conversion.pp > 1:
+        raise LimitError(
+            f"{options.recipe} may differ between pipeline ranks, which a checkpoint can't say",
+            found=f"--pp {conversion.pp}",
+            do="divide it with --tp",
+        )
     refused: LimitError | None = None
     for size in _sizes(options.chosen, options.group_size):
         try:
@@ -69,15 +75,7 @@ def group_size(source: Source, options: QuantizeOptions, conversion: ConvertOpti
 
 
 def _sizes(recipe: Recipe, asked: int | None) -> tuple[int, ...]:
-    if asked is None:
-        return recipe.group_sizes or (0,)
-    if asked not in recipe.group_sizes:
-        known = " or ".join(map(str, recipe.group_sizes))
-        raise LimitError(
-            f"{recipe.name} takes groups of {known}" if known else f"{recipe.name} has no groups",
-            found=f"--group-size {asked}",
-        )
-    return (asked,)
+    return recipe.group_sizes or (0,) if asked is None else (asked,)
 
 
 def _try(

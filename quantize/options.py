@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 from builder import digest
 from builder.errors import LimitError
-from quantize.recipes import KV_CACHES, RECIPES, KvCache, Recipe
+from quantize.recipes import KV_CACHES, RECIPES, KvCache, Recipe, check_alpha, check_group_size
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
@@ -65,6 +67,9 @@ class QuantizeOptions:
                 found=f"--bits {self.bits_per_weight}",
                 do="leave --bits out, or choose --recipe auto",
             )
+        check_group_size(self.chosen, self.group_size)
+        if self.alpha is not None:
+            check_alpha(self.chosen, self.alpha)
         if self.kv_cache != "none" and not self.chosen.calibrates:
             raise LimitError(
                 f"{self.recipe} isn't calibrated, and a quantized KV cache must be",
@@ -100,6 +105,8 @@ class QuantizeOptions:
             "seed": self.seed,
             "chat_template": self.chat_template,
             "device": self.device,
+            # without it a CPU calibrates in float32
+            "cpu_bfloat16": self.device != "cuda" and has_bfloat16(),
             # a few of AWQ's searches end otherwise where a quantized cache isn't seen by them
             "layer_by_layer": self.state is not None,
         }
@@ -110,9 +117,15 @@ class QuantizeOptions:
             return {"evaluate": False}
         return {
             "text": _identity(self.eval_text, "held_out"),
+            "chat_template": self.chat_template,
             "samples": EVALUATED_SAMPLES,
             "max_length": EVALUATED_LENGTH,
         }
+
+
+def has_bfloat16() -> bool:
+    """Whether torch's products of bfloat16 matrices have instructions of the CPU's."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_CPUINFO.read_text().split())
 
 
 def _identity(source: str | None, part: str) -> str:

@@ -269,9 +269,9 @@ def modelopt_config(
     `alpha` is SmoothQuant's, 0 to 1 (ModelOpt's default is 1): how much of the difficulty moves
     from the activations into the weights. Raises LimitError for a setting that the recipe hasn't.
     """
-    _check_group_size(recipe, group_size)
+    check_group_size(recipe, group_size)
     if alpha is not None:
-        _check_alpha(recipe, alpha)
+        check_alpha(recipe, alpha)
     weight = [quantizer.attributes(group_size) for quantizer in recipe.weight]
     entries: list[dict[str, Any]] = [
         {"quantizer_name": "*", "enable": False},
@@ -302,7 +302,7 @@ def modelopt_search(
     the unquantized lm_head, a fifth of a small model, among them. Raises LimitError for a target
     that the candidates can't reach.
     """
-    _check_group_size(recipe, group_size)
+    check_group_size(recipe, group_size)
     target = recipe.bits_per_weight if bits_per_weight is None else bits_per_weight
     candidates = [RECIPES[name] for name in recipe.candidates]
     least = min(_bits_per_weight(each, group_size) for each in candidates)
@@ -335,7 +335,7 @@ def group_size(recipe: Recipe, inputs: Mapping[str, int], *, asked: int | None =
     `inputs` are the quantized linears' names and input sizes, on a rank where tensor parallelism
     divides them. 0 for a recipe without groups. Raises LimitError when no group divides them all.
     """
-    _check_group_size(recipe, asked)
+    check_group_size(recipe, asked)
     if not recipe.group_sizes:
         return 0
     sizes = recipe.group_sizes if asked is None else (asked,)
@@ -352,7 +352,8 @@ def group_size(recipe: Recipe, inputs: Mapping[str, int], *, asked: int | None =
     )
 
 
-def _check_group_size(recipe: Recipe, size: int | None) -> None:
+def check_group_size(recipe: Recipe, size: int | None) -> None:
+    """Raise LimitError for a group that the recipe doesn't take; None is its own choice."""
     if size is None or size in recipe.group_sizes:
         return
     sizes = " or ".join(map(str, recipe.group_sizes))
@@ -363,7 +364,8 @@ def _check_group_size(recipe: Recipe, size: int | None) -> None:
     )
 
 
-def _check_alpha(recipe: Recipe, alpha: float) -> None:
+def check_alpha(recipe: Recipe, alpha: float) -> None:
+    """Raise LimitError for an alpha that the recipe doesn't take."""
     if recipe.algorithm["method"] != "smoothquant":
         raise LimitError(
             f"{recipe.name} doesn't smooth", found=f"--alpha {alpha}", do="leave --alpha out"

@@ -82,7 +82,12 @@ class Session:
         """Write the Hugging Face form into `folder`; the model is of no more use then."""
         found = self.calibration()
         if self._model is None:
-            self._model = load(self._source, self._plan())
+            modelopt.require()
+            self._model = load(
+                self._source,
+                self._plan(found),
+                trust_remote_code=self._options.trust_remote_code,
+            )
             impose(self._model, found)
         with self._phase("export"):
             modelopt.export(self._model, folder, self._dtype)
@@ -99,7 +104,7 @@ class Session:
         """Calibrate, or take what was `found`, and evaluate if that is to be done."""
         modelopt.require()
         options, source = self._options, self._source
-        plan = self._plan()
+        plan = self._plan(found)
         self._say(str(plan))
         evaluates = self._evaluates(plan)
         samples = Samples(source, options, self._say)
@@ -135,13 +140,16 @@ class Session:
         self._model = model
         return found
 
-    def _plan(self) -> LoadPlan:
-        """Where the model goes. Raises LimitError where it is too large."""
+    def _plan(self, found: Calibration | None) -> LoadPlan:
+        """Where the model goes, which is to be as it was when it was calibrated.
+
+        Raises LimitError where it is too large.
+        """
         options = self._options
         overhead = SEARCHING if options.chosen.candidates else CALIBRATING
         return plan_load(
             self._source,
-            dtype=self._dtype,
+            dtype=found.dtype if found else self._dtype,
             batch_tokens=options.batch_size * options.max_length,
             overhead=max(overhead, EXPORTING) if self._exports else overhead,
             free=self._free or free_memory(options.device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from builder.source import Source
 from quantize.calibration import Say
 from quantize.cost import Evaluated, Phase
 from quantize.evaluate import compare
+from quantize.model import free_memory
 from quantize.options import EVALUATED_LENGTH, QuantizeOptions
 from quantize.recording import record
 from quantize.samples import Samples
@@ -25,8 +27,13 @@ def evaluate(
             return Evaluated(missing=why)
     from quantize.scorers.openvino_checkpoint import CheckpointScorer, ConvertedScorer
 
-    held_out = Samples(source, options, say).held_out()
+    needed_bytes = 4 * sum(math.prod(tensor.shape) for tensor in source.tensors.values())
+    free_bytes = free_memory("cpu").cpu_bytes
+    if needed_bytes > free_bytes:
+        figures = f"{needed_bytes / 1e9:,.0f} GB are needed, {free_bytes / 1e9:,.0f} GB free"
+        return Evaluated(missing=f"the model doesn't fit the memory in float32: {figures}")
     try:
+        held_out = Samples(source, options, say).held_out()
         with phase("evaluate the source") as progress:
             plain = ConvertedScorer(source.path, max_length=EVALUATED_LENGTH)
             recorded = record(plain, held_out, progress=progress)

@@ -220,6 +220,7 @@ def test_what_memory_cannot_hold_is_refused(model: Path, tmp_path: Path) -> None
         ("fp8", {"conversion": ConvertOptions(dtype="float32")}, "float16 or bfloat16"),
         ("nvfp4", {"max_ppl_increase": 0.1}, "can't be measured here"),
         ("auto", {"bits_per_weight": 2.0}, "auto can reach"),
+        ("auto", {"conversion": ConvertOptions(pp=2)}, "may differ between pipeline ranks"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
@@ -245,11 +246,43 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
         {"recipe": "int8_wo", "kv_cache": "fp8"},
         {"recipe": "fp8", "evaluate": False, "max_ppl_increase": 0.1},
         {"recipe": "fp8", "samples": 0},
+        {"recipe": "fp8", "alpha": 0.5},
+        {"recipe": "int8_sq", "alpha": 5.0},
+        {"recipe": "int8_wo", "group_size": 64},
     ],
 )
 def test_options_that_contradict_one_another_are_refused(chosen: dict[str, Any]) -> None:
     with pytest.raises(LimitError):
         QuantizeOptions(**chosen)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_a_calibration(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    heard: list[str] = []
+    for places in (
+        {"out": tmp_path / "mine"},
+        {"out": None, "hf": tmp_path / "mine"},
+        {"out": tmp_path / "new", "hf": tmp_path / "new"},
+        {"out": tmp_path / "new", "hf": tmp_path / "new" / "hf"},
+    ):
+        with pytest.raises(OutputError):
+            run(model, recipe="fp8", said=heard, **places)
+    assert heard == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "mine", "text.txt"]
+
+
+@pytest.mark.parametrize("recipe", ["fp8", "int8_wo"])
+def test_a_tokenizer_that_does_not_tell_its_class_will_do(
+    model: Path, tmp_path: Path, recipe: str
+) -> None:
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    del config["tokenizer_class"]
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    made = run(model, tmp_path / "out", recipe)
+    assert made.report["perplexity"]["quantized"] > 1
 
 
 def test_a_quantized_source_is_refused(model: Path, tmp_path: Path) -> None:

@@ -49,11 +49,15 @@ def up(
     from builder.convert import ConvertOptions, convert, model_name
     from builder.limits import LimitOptions
     from builder.targets.openvino import build
+    from builder.targets.openvino_forms import refuse_quantization
+    from quantize.recipes import RECIPES
     from triton_repo.layout import write_repository
     from trtbuild.endpoint import run
 
     if recipe is None and kv_cache != "none":
         raise click.UsageError("--kv-cache needs a --recipe.")
+    if recipe is not None:
+        refuse_quantization(RECIPES[recipe].quant_algo)
     name = name or model_name(model)
     checkpoint, engine, repository = (
         work / name / stage for stage in ("checkpoint", "engine", "repository")
