@@ -149,7 +149,7 @@ def test_one_of_a_quantization_that_is_not_known_may_have_scales_but_no_fewer_te
 ) -> None:
     (folder / manifest.NAME).unlink()
     config = json.loads((folder / "config.json").read_text())
-    config["quantization"]["quant_algo"] = "W8A8_SQ_PER_CHANNEL"
+    config["quantization"]["quant_algo"] = "W8A8_SQ_PER_TENSOR_PLUGIN"
     (folder / "config.json").write_text(json.dumps(config))
     name = "transformer.layers.0.mlp.fc"
     whole = arrays(folder) | {
@@ -158,7 +158,7 @@ def test_one_of_a_quantization_that_is_not_known_may_have_scales_but_no_fewer_te
     }
     write_safetensors(folder / "rank0.safetensors", whole)
     check(folder)
-    assert Checkpoint.open(folder).quant_algo == "W8A8_SQ_PER_CHANNEL"
+    assert Checkpoint.open(folder).quant_algo == "W8A8_SQ_PER_TENSOR_PLUGIN"
     whole.pop(f"{name}.weight")
     write_safetensors(folder / "rank0.safetensors", whole)
     with pytest.raises(ArtifactError, match=f"lacks tensors; found {name}"):
