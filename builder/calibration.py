@@ -26,10 +26,9 @@ _VERSION = 1
 class LinearCalibration:
     """What was found of one linear layer; arrays are float32. `in` are its inputs.
 
-    `weight_amax` is the largest magnitude of the weights where it isn't simply that of each
-    output or group: [] for FP8 and NVFP4, [out] or [out, in / group size] where a search clipped.
-    `input_amax` [] is that of the inputs, after `pre_quant_scale` [in], what they are multiplied
-    with; `smoothing` [in] is what the weights were multiplied with in return.
+    `weight_amax` [] is the largest magnitude of all weights, where one scale is over all of them:
+    FP8 and NVFP4. `input_amax` [] is that of the inputs, after `pre_quant_scale` [in], what they
+    are multiplied with; `smoothing` [in] is what the weights were multiplied with in return.
     """
 
     format: Format
@@ -52,8 +51,6 @@ class Calibration:
     linears: Mapping[str, LinearCalibration]
     kv_cache: str | None = None
     kv_amax: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What it was made with, as its maker likes to have it kept."""
 
     def save(self, path: Path) -> None:
         """Write it as a safetensors file, whole or not at all."""
@@ -67,7 +64,6 @@ class Calibration:
             "kv_cache": self.kv_cache,
             "kv_amax": {str(layer): pair for layer, pair in self.kv_amax.items()},
             "formats": formats,
-            "settings": dict(self.settings),
         }
         partial = path.with_name(f".{path.name}.partial")
         partial.write_bytes(_file(arrays, about))
@@ -102,7 +98,6 @@ class Calibration:
                 },
                 kv_cache=about["kv_cache"],
                 kv_amax={int(layer): (k, v) for layer, (k, v) in about["kv_amax"].items()},
-                settings=about["settings"],
             )
         except CorruptFileError as error:
             raise ArtifactError(error.what, found=error.found, do=do) from error

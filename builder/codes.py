@@ -6,7 +6,6 @@ float8 is e4m3fn, FP4 is e2m1 (OCP Microscaling formats 1.0); NVFP4 has a float8
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -23,11 +22,9 @@ INT4_LARGEST = np.float32(7)
 NVFP4_GROUP = 16
 _FP4_BOUNDS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5], np.float32)
 """Between the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4 and 6."""
+_ONE = np.float32(1)
 _LEAST_SCALE = np.float32(2**-9)
 """The smallest number that float8 has above zero."""
-
-OfRows = Callable[[Array, slice], Array]
-"""Of rows [n, in] and where they are, what they become."""
 
 
 def amax(numbers: Array, group_size: int) -> Array:
@@ -49,26 +46,17 @@ def scale(magnitudes: Array, largest: np.float32) -> Array:
     return result
 
 
-def fp8(wide: Array) -> Array:
-    """float8; what is beyond its range becomes its largest."""
-    result: Array = np.clip(wide, -FP8_LARGEST, FP8_LARGEST).astype(NUMPY["float8_e4m3fn"])
-    return result
-
-
-class Fp8:
-    """Codes float8 of numbers in `dtype` that are divided by one scale.
+def fp8(numbers: Array, scale: Array | np.float32 = _ONE) -> Array:
+    """float8 of the numbers over one scale; what is beyond its range becomes its largest.
 
     Numbers of 16 bits are looked up: casting to float8 takes eight times as long.
     """
-
-    def __init__(self, scale: Array, dtype: str) -> None:
-        self._scale, self._dtype = scale, NUMPY[dtype]
-
-    def __call__(self, numbers: Array) -> Array:
-        if self._dtype.itemsize != 2:
-            return fp8(numbers.astype(np.float32) / self._scale)
-        found: Array = _fp8_table(float(self._scale), self._dtype).take(numbers.view(np.uint16))
+    if numbers.dtype.itemsize == 2:
+        found: Array = _fp8_table(float(scale), numbers.dtype).take(numbers.view(np.uint16))
         return found
+    wide = numbers.astype(np.float32, copy=False) / scale
+    result: Array = np.clip(wide, -FP8_LARGEST, FP8_LARGEST).astype(NUMPY["float8_e4m3fn"])
+    return result
 
 
 @lru_cache(maxsize=64)
@@ -76,7 +64,7 @@ def _fp8_table(scale: float, dtype: np.dtype[Any]) -> Array:
     """float8 [65536]: of every number of 16 bits, divided by the scale."""
     every = np.arange(1 << 16, dtype=np.uint16).view(dtype).astype(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        return fp8(every / np.float32(scale))
+        return fp8(every, np.float32(scale))
 
 
 def int8(numbers: Array, scales: Array) -> Array:

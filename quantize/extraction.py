@@ -19,38 +19,30 @@ from builder.source.hf_quantization import Format
 _FP8, _FP4 = (4, 3), (2, 1)
 
 
-def extract(
-    model: Any,
-    smoothings: Mapping[str, Any],
-    settings: Mapping[str, Any] | None = None,
-    *,
-    clipped: bool = False,
-) -> Calibration:
+def extract(model: Any, smoothings: Mapping[str, Any]) -> Calibration:
     """The calibration of a torch model that ModelOpt's `quantize` has just returned.
 
     `smoothings` are, by module, the float32 factors [in] that the weights were multiplied with.
-    With `clipped` the weights' largest magnitudes were searched for, so they are kept; else they
-    are those of the weights. To be called before an export, which changes the model. Raises
-    ModelError for a format that has no place in a TensorRT-LLM checkpoint.
+    To be called before an export, which changes the model. Raises ModelError for a format that has
+    no place in a TensorRT-LLM checkpoint.
     """
     linears, kv_cache, kv_amax = {}, None, {}
     for name, module in model.named_modules():
         weight = getattr(module, "weight_quantizer", None)
         if weight is not None and _enabled(weight):
-            linears[name] = _linear(name, module, smoothings.get(name), clipped=clipped)
+            linears[name] = _linear(name, module, smoothings.get(name))
         if found := _kv(module):
             kv_cache, pair = found
-            kv_amax[_layer(name)] = pair
+            kv_amax[layer_of(name)] = pair
     return Calibration(
         dtype=str(model.dtype).removeprefix("torch."),
         linears=linears,
         kv_cache=kv_cache,
         kv_amax=kv_amax,
-        settings=dict(settings or {}),
     )
 
 
-def _linear(name: str, module: Any, smoothing: Any, *, clipped: bool) -> LinearCalibration:
+def _linear(name: str, module: Any, smoothing: Any) -> LinearCalibration:
     stages = list(_stages(module.weight_quantizer))
     inputs = module.input_quantizer
     kinds = (
@@ -69,7 +61,7 @@ def _linear(name: str, module: Any, smoothing: Any, *, clipped: bool) -> LinearC
     return LinearCalibration(
         format=format,
         group_size=stages[0].block_sizes[-1] if stages[0].block_sizes else 0,
-        weight_amax=_array(stages[0].export_amax()) if one_scale or clipped else None,
+        weight_amax=_array(stages[0].export_amax()) if one_scale else None,
         input_amax=_array(inputs.export_amax()) if inputs.is_enabled else None,
         pre_quant_scale=None if scale is None else _array(scale).reshape(-1),
         smoothing=None if smoothing is None else _array(smoothing).reshape(-1),
@@ -104,7 +96,7 @@ def _kv(module: Any) -> tuple[str, tuple[float, float]] | None:
     return kind, (float(_array(key.export_amax())), float(_array(value.export_amax())))
 
 
-def _layer(name: str) -> int:
+def layer_of(name: str) -> int:
     """The layer of a module, the first number of its name."""
     return next(int(part) for part in name.split(".") if part.isdigit())
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from builder.calibration import Calibration, LinearCalibration
-from builder.source.hf_quantization import Format
+from quantize.extraction import layer_of
 from quantize.modelopt import cache_entry
+from quantize.needs import FORMATS
 from quantize.quiet import quiet
-from quantize.recipes import RECIPES, Recipe
+from quantize.recipes import RECIPES
 
-_RECIPE_OF: Mapping[Format, Recipe] = {
-    Format.FP8: RECIPES["fp8"],
-    Format.INT8: RECIPES["int8_sq"],
-    Format.INT4: RECIPES["int4_awq"],
-    Format.W4A8: RECIPES["w4a8_awq"],
-    Format.NVFP4: RECIPES["nvfp4"],
-}
+_RECIPE_OF = {format: RECIPES[name] for name, format in FORMATS.items()}
 
 
 def impose(model: Any, found: Calibration) -> None:
@@ -43,7 +38,7 @@ def impose(model: Any, found: Calibration) -> None:
                 _set(modules[name].input_quantizer, linear.input_amax, modules[name].weight)
             for name, module in modules.items():
                 if hasattr(module, "k_bmm_quantizer") and module.k_bmm_quantizer.is_enabled:
-                    layer = next(int(part) for part in name.split(".") if part.isdigit())
+                    layer = layer_of(name)
                     weight = next(module.parameters())
                     for each, amax in zip("kv", found.kv_amax[layer], strict=True):
                         _set(getattr(module, f"{each}_bmm_quantizer"), amax, weight)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -231,20 +232,15 @@ class _Job:
 
 def _refuse_places(out: Path | None, hf: Path | None) -> None:
     """Raise OutputError for folders that can't be written, before the hours of a calibration."""
-    if (
-        out
-        and hf
-        and (
-            out.resolve().is_relative_to(hf.resolve()) or hf.resolve().is_relative_to(out.resolve())
-        )
-    ):
+    wanted = ((out, "checkpoint"), (hf, EXPORTED))
+    places = [(place.resolve(), kind) for place, kind in wanted if place is not None]
+    if any(one.is_relative_to(other) for (one, _), (other, _) in permutations(places, 2)):
         raise OutputError(
             "the checkpoint and the Hugging Face folder need places of their own",
             found=f"-o {out} --hf {hf}",
         )
-    for place, kind in ((out, "checkpoint"), (hf, EXPORTED)):
-        if place is not None:
-            artifact.refuse_foreign(place.resolve(), kind)
+    for place, kind in places:
+        artifact.refuse_foreign(place, kind)
 
 
 def _told(artifact_folder: Path | None) -> Mapping[str, Any]:

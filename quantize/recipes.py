@@ -70,7 +70,7 @@ class Recipe:
 
     group_sizes: tuple[int, ...] = ()
     """Inputs that share a scale, where that is a choice. None asked for means the largest of
-    these that divides every quantized linear's inputs on a rank: see `group_size`."""
+    these that divides every quantized linear's inputs on a rank."""
 
     gpu_group_sizes: tuple[int, ...] = ()
     """The ones that TensorRT-LLM's kernels take."""
@@ -327,29 +327,6 @@ def modelopt_search(
         "disabled_layers": plain,
         "method": recipe.algorithm["method"],
     }
-
-
-def group_size(recipe: Recipe, inputs: Mapping[str, int], *, asked: int | None = None) -> int:
-    """The inputs that share a scale: what was `asked` for, else the largest group that fits.
-
-    `inputs` are the quantized linears' names and input sizes, on a rank where tensor parallelism
-    divides them. 0 for a recipe without groups. Raises LimitError when no group divides them all.
-    """
-    check_group_size(recipe, asked)
-    if not recipe.group_sizes:
-        return 0
-    sizes = recipe.group_sizes if asked is None else (asked,)
-    for size in sizes:
-        if not any(count % size for count in inputs.values()):
-            return size
-    name, count = next((name, count) for name, count in inputs.items() if count % sizes[-1])
-    finer = [str(size) for size in recipe.group_sizes if size < sizes[-1]]
-    raise LimitError(
-        f"{recipe.name} shares a scale among {' or '.join(map(str, sizes))} inputs,"
-        " which must divide every linear's",
-        found=f"{name} with {count}",
-        do=f"try --group-size {finer[0]}" if finer else "take fp8, int8_sq or int8_wo",
-    )
 
 
 def check_group_size(recipe: Recipe, size: int | None) -> None:

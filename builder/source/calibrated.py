@@ -161,13 +161,7 @@ def _with_one_prequant(tensor: str, group: Linears, dtype: str) -> Linears:
         return group
     mean = np.stack([np.asarray(scale) for scale in scales]).mean(axis=0, dtype=np.float32)
     mean = mean.astype(NUMPY[dtype]).astype(np.float32)
-    return {
-        name: linear
-        if np.array_equal(np.asarray(linear.pre_quant_scale), mean)
-        # What a search found of the weights holds no longer.
-        else replace(linear, pre_quant_scale=mean, weight_amax=None)
-        for name, linear in group.items()
-    }
+    return {name: replace(linear, pre_quant_scale=mean) for name, linear in group.items()}
 
 
 def _with_one_scale(group: Linears) -> Linears:

@@ -6,7 +6,7 @@ The arithmetic is ModelOpt 0.47's, step by step with its roundings (`torch/expor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,17 +82,16 @@ def calibrated_linear(name: str, weight: Weight, found: LinearCalibration) -> Qu
 
 def _fp8(weight: Weight, found: LinearCalibration) -> Members:
     scale = codes.scale(_known(found.weight_amax), codes.FP8_LARGEST)
-    fp8 = codes.Fp8(scale, weight.dtype)
-    yield "weight", _rows(weight, "float8_e4m3fn", lambda numbers, _: fp8(numbers))
+    yield "weight", _rows(weight, "float8_e4m3fn", lambda numbers: codes.fp8(numbers, scale))
     yield "weight_scale", number(scale)
     yield "input_scale", number(codes.scale(_known(found.input_amax), codes.FP8_LARGEST))
 
 
 def _int8(weight: Weight, found: LinearCalibration) -> Members:
-    def scales(numbers: Array, rows: slice) -> Array:
-        return codes.scale(_amax(numbers, found, rows, weight.shape[1])[:, 0], codes.INT8_LARGEST)
+    def scales(numbers: Array) -> Array:
+        return codes.scale(codes.amax(numbers, weight.shape[1])[:, 0], codes.INT8_LARGEST)
 
-    yield "weight", _rows(weight, "int8", lambda block, r: codes.int8(block, scales(block, r)))
+    yield "weight", _rows(weight, "int8", lambda block: codes.int8(block, scales(block)))
     yield "weight_scale", _rows(weight, "float32", scales, shape=weight.shape[:1])
     yield "input_scale", number(codes.scale(_known(found.input_amax), codes.INT8_LARGEST))
     yield from _prequant(weight, found)
@@ -101,14 +100,13 @@ def _int8(weight: Weight, found: LinearCalibration) -> Members:
 def _int4(weight: Weight, found: LinearCalibration) -> Members:
     rows, columns = weight.shape
 
-    def scales(numbers: Array, rows: slice) -> Array:
-        return codes.scale(_amax(numbers, found, rows, found.group_size), codes.INT4_LARGEST)
+    def scales(numbers: Array) -> Array:
+        return codes.scale(codes.amax(numbers, found.group_size), codes.INT4_LARGEST)
 
     def pairs(chosen: slice) -> Array:
         first, last, _ = chosen.indices(rows // 2)
-        both = slice(2 * first, 2 * last)
-        numbers = weight.rows(both)
-        return codes.int4_pairs(numbers, scales(numbers, both))
+        numbers = weight.rows(slice(2 * first, 2 * last))
+        return codes.int4_pairs(numbers, scales(numbers))
 
     packed = Computed(
         dtype="int8", shape=(rows // 2, columns), of=pairs, row_bytes=2 * weight.row_bytes
@@ -136,10 +134,10 @@ def _nvfp4(weight: Weight, found: LinearCalibration) -> Members:
     rows, columns = weight.shape
     whole = codes.scale(_known(found.weight_amax), codes.FP4_LARGEST * codes.FP8_LARGEST)
 
-    def packed(numbers: Array, _: slice) -> Array:
+    def packed(numbers: Array) -> Array:
         return codes.fp4_pairs(numbers, codes.nvfp4_scales(numbers, whole), whole)
 
-    def scales(numbers: Array, _: slice) -> Array:
+    def scales(numbers: Array) -> Array:
         return codes.nvfp4_scales(numbers, whole)
 
     yield "weight", _rows(weight, "uint8", packed, shape=(rows, columns // 2))
@@ -170,7 +168,7 @@ KV_LARGEST = {"FP8": codes.FP8_LARGEST, "INT8": codes.INT8_LARGEST}
 def _rows(
     weight: Weight,
     dtype: str,
-    of: codes.OfRows,
+    of: Callable[[Array], Array],
     shape: Sequence[int] | None = None,
 ) -> Computed:
     """A member that is computed row by row from the weight's rows."""
@@ -178,17 +176,10 @@ def _rows(
 
     def run(chosen: slice) -> Array:
         first, last, _ = chosen.indices(rows)
-        return of(weight.rows(slice(first, last)), slice(first, last))
+        return of(weight.rows(slice(first, last)))
 
     shape = tuple(shape or weight.shape)
     return Computed(dtype=dtype, shape=shape, of=run, row_bytes=weight.row_bytes)
-
-
-def _amax(numbers: Array, found: LinearCalibration, rows: slice, group_size: int) -> Array:
-    """[rows, groups]: the largest magnitude of each group, or what a search chose in its place."""
-    if found.weight_amax is not None:
-        return found.weight_amax.reshape(-1, numbers.shape[1] // group_size)[rows]
-    return codes.amax(numbers, group_size)
 
 
 def number(value: np.float32 | Array) -> Computed:

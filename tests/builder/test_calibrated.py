@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from test_quantized_source import bits, differing
 
@@ -149,22 +148,6 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, content: bytes
     (tmp_path / "kept").write_bytes(content)
     with pytest.raises(ArtifactError, match="calibrate again"):
         Calibration.load(tmp_path / "kept")
-
-
-def test_magnitudes_that_a_search_clipped_are_the_scales(
-    models: Callable[[str], Calibrated], tmp_path: Path
-) -> None:
-    model = models("llama-int4_awq")
-    name = "model.layers.0.self_attn.o_proj"
-    found = model.calibration.linears[name]
-    clipped = np.linspace(0.05, 0.1, 256 * 2, dtype=np.float32).reshape(256, 2)
-    changed = replace(
-        model.calibration,
-        linears={**model.calibration.linears, name: replace(found, weight_amax=clipped)},
-    )
-    tensors = write(model.folder, changed, tmp_path / "out").tensors()
-    scales = tensors["transformer.layers.0.attention.dense.weights_scaling_factor"].numpy()
-    assert (scales == clipped / np.float32(7)).all()
 
 
 def test_a_calibration_of_another_model_is_refused(

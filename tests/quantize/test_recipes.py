@@ -132,28 +132,6 @@ def test_a_config_is_the_callers_own() -> None:
     assert modelopt_config(RECIPES["int4_awq"])["algorithm"]["method"] == "awq_lite"
 
 
-@pytest.mark.parametrize("name", WITH_GROUPS)
-def test_the_largest_group_that_divides_every_input_is_taken(name: str) -> None:
-    recipe = RECIPES[name]
-    assert recipes.group_size(recipe, {"q_proj": 4096, "down_proj": 11008}) == 128
-    assert recipes.group_size(recipe, {"q_proj": 576, "down_proj": 1536}) == 64
-    assert recipes.group_size(recipe, {"q_proj": 4096}, asked=64) == 64
-
-
-def test_a_group_that_does_not_divide_is_refused_with_the_linear() -> None:
-    inputs = {"q_proj": 4096, "down_proj": 576}
-    with pytest.raises(LimitError, match=r"down_proj with 576; try --group-size 64"):
-        recipes.group_size(RECIPES["int4_awq"], inputs, asked=128)
-    with pytest.raises(LimitError, match=r"down_proj with 1000; take fp8"):
-        recipes.group_size(RECIPES["int4_awq"], {"q_proj": 4096, "down_proj": 1000})
-
-
-def test_a_recipe_without_groups_has_group_0() -> None:
-    assert recipes.group_size(RECIPES["fp8"], {"q_proj": 577}) == 0
-    with pytest.raises(LimitError, match="no groups"):
-        recipes.group_size(RECIPES["fp8"], {"q_proj": 576}, asked=64)
-
-
 @pytest.mark.reference
 def test_a_search_counts_scales_and_leaves_the_head_out() -> None:
     from modelopt.torch.quantization._auto_quantize_cost import normalize_auto_quantize_constraints
