@@ -19,7 +19,6 @@ from quantize import modelopt
 from quantize.calibration import Say
 from quantize.cost import Evaluated, Phase
 from quantize.evaluate import compare
-from quantize.imposition import impose
 from quantize.model import (
     CALIBRATING,
     EXPORTING,
@@ -30,6 +29,7 @@ from quantize.model import (
     load,
     plan_load,
 )
+from quantize.modelopt.imposition import impose
 from quantize.options import QuantizeOptions
 from quantize.recording import Recording, record
 from quantize.samples import Samples

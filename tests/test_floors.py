@@ -28,13 +28,22 @@ BELOW = {
 
 HEAVY = {
     "torch": {
-        "quantize/imposition.py",
         "quantize/model.py",
-        "quantize/modelopt.py",
+        "quantize/modelopt/__init__.py",
+        "quantize/modelopt/failures.py",
+        "quantize/modelopt/imposition.py",
+        "quantize/modelopt/passes.py",
+        "quantize/modelopt/search.py",
+        "quantize/modelopt/smoothings.py",
         "quantize/scorers/torch_model.py",
     },
     "transformers": {"quantize/model.py"},
-    "modelopt": {"quantize/imposition.py", "quantize/modelopt.py"},
+    "modelopt": {
+        "quantize/modelopt/__init__.py",
+        "quantize/modelopt/imposition.py",
+        "quantize/modelopt/search.py",
+        "quantize/modelopt/smoothings.py",
+    },
     "matplotlib": {"quantize/plots.py"},
     "datasets": {"quantize/calibration_text.py"},
     "tensorrt_llm": set(),

@@ -328,11 +328,11 @@ sys.path[:0] = {path}
 from builder.convert import ConvertOptions
 from quantizing import run
 from pathlib import Path
-import quantize.modelopt as modelopt
-def watched(*arguments, _run=modelopt._forward):
+import quantize.modelopt.passes as passes
+def watched(*arguments, _run=passes.forward):
     {hook}
     return _run(*arguments)
-modelopt._forward = watched
+passes.forward = watched
 model, out, recipe = {arguments}
 chosen = {chosen}
 for each in ("state", "hf"):

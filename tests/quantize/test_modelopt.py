@@ -15,9 +15,9 @@ from builder.calibration import Calibration
 from builder.errors import LimitError, ModelError
 from builder.source import Source, open_source
 from quantize import modelopt
-from quantize.imposition import impose
 from quantize.model import CALIBRATING, Memory, load, plan_load
 from quantize.modelopt import Choices, calibrate
+from quantize.modelopt.imposition import impose
 from quantize.recipes import RECIPES, modelopt_config
 
 pytestmark = pytest.mark.reference

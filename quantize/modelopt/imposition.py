@@ -9,7 +9,7 @@ import numpy as np
 
 from builder.calibration import Calibration, LinearCalibration
 from quantize.extraction import layer_of
-from quantize.modelopt import cache_entry
+from quantize.modelopt.choices import cache_entry
 from quantize.needs import FORMATS
 from quantize.quiet import quiet
 from quantize.recipes import RECIPES
