@@ -113,7 +113,7 @@ def kv_scale(scales: Sequence[Tensor], kind: str) -> Iterator[Segment]:
 
     ModelOpt's export for engines has it so: FP8's range holds what is usually there.
     """
-    least = [np.float32(1)] if kind == "FP8" or not scales else []
+    least = [np.float32(1)] if kind == "FP8" else []
 
     def run() -> Array:
         numbers = [np.float32(scale.rows().reshape(-1)[0]) for scale in scales]
