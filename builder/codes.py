@@ -23,6 +23,7 @@ NVFP4_GROUP = 16
 _FP4_BOUNDS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5], np.float32)
 """Between the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4 and 6."""
 _ONE = np.float32(1)
+_LEAST_NORMAL = np.finfo(np.float32).tiny
 _LEAST_SCALE = np.float32(2**-9)
 """The smallest number that float8 has above zero."""
 
@@ -68,23 +69,28 @@ def _fp8_table(scale: float, dtype: np.dtype[Any]) -> Array:
 
 
 def int8(numbers: Array, scales: Array) -> Array:
-    """int8 [out, in] with scales float32 [out]."""
-    return _rounded(numbers, scales[:, None], -128, 127)
+    """int8 [out, in] with the scales of its outputs, float32 [out]."""
+    return _rounded(numbers, scales[:, None], INT8_LARGEST)
 
 
-def _rounded(numbers: Array, scales: Array, least: int, largest: int) -> Array:
-    """int8: the numbers over their scales, half to even."""
+def _rounded(numbers: Array, scales: Array, largest: np.float32) -> Array:
+    """int8: the numbers over their scales, half to even.
+
+    Scales are those that make the largest magnitude `largest`, so that only of numbers too small
+    for float32 to divide can anything be beyond it.
+    """
     wide = numbers.astype(np.float32)
     np.divide(wide, scales, out=wide)
     np.rint(wide, out=wide)
-    np.clip(wide, least, largest, out=wide)
+    if scales.min(initial=_ONE) < _LEAST_NORMAL:
+        np.clip(wide, -largest, largest, out=wide)
     return wide.astype(np.int8)
 
 
 def int4_pairs(numbers: Array, scales: Array) -> Array:
-    """int8 [out / 2, in] with scales float32 [out, groups]: two outputs in a byte, even one low."""
+    """int8 [out / 2, in] with the groups' scales [out, groups]: two outputs in a byte, even low."""
     groups = numbers.reshape(*scales.shape, -1)
-    found = _rounded(groups, scales[:, :, None], -8, 7).reshape(numbers.shape)
+    found = _rounded(groups, scales[:, :, None], INT4_LARGEST).reshape(numbers.shape)
     low, high = found[0::2] & np.int8(0x0F), found[1::2] << np.int8(4)
     result: Array = low | high
     return result

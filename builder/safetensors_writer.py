@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,8 @@ def write_all(
 ) -> dict[Path, str]:
     """Write the files and return the digest of each, taken on the way.
 
-    Tensors keep their order within a dtype; wider dtypes come first and the header is padded to
-    8 bytes, so that every tensor is aligned. The same tensors give the same bytes. The files grow
+    The header is padded to 8 bytes and tensors keep their order, or, where that would leave one
+    unaligned, wider dtypes come first. The same tensors give the same bytes. The files grow
     together, tensor by tensor: what ranks share of a source is read from the disk once.
     `progress` counts bytes of tensors. Raises OSError as the file system does, CorruptFileError for
     a source that is cut meanwhile, and what a computation raises.
@@ -117,6 +117,9 @@ def header_size(tensors: Sequence[PendingTensor]) -> int:
 
 
 def _ordered(tensors: Sequence[PendingTensor]) -> list[PendingTensor]:
+    begins = accumulate((tensor.nbytes for tensor in tensors), initial=0)
+    if not any(at % NUMPY[each.dtype].itemsize for at, each in zip(begins, tensors, strict=False)):
+        return list(tensors)
     return sorted(tensors, key=lambda tensor: -NUMPY[tensor.dtype].itemsize)
 
 

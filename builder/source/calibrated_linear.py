@@ -6,8 +6,9 @@ The arithmetic is ModelOpt 0.47's, step by step with its roundings (`torch/expor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -70,6 +71,43 @@ class Weight:
         return np.float32(max(codes.amax(block, columns).max() for block in blocks))
 
 
+class _Scales:
+    """A weight's scales, by rows: found while its codes are computed and kept until asked for."""
+
+    def __init__(self, weight: Weight, shape: tuple[int, ...], of: Callable[[Array], Array]):
+        self._weight, self._shape, self._of = weight, shape, of
+        self._lock = Lock()
+        self._found: Array | None = None
+        self._known = np.zeros(shape[0], bool)
+        self._asked = False
+
+    def member(self) -> Computed:
+        """The tensor that they are."""
+        return _computed(self._weight, "float32", self._shape, self._rows)
+
+    def of(self, rows: slice, block: Array) -> Array:
+        """Those of a block of the weight's rows."""
+        scales = self._of(block)
+        with self._lock:
+            if not self._asked:
+                if self._found is None:
+                    self._found = np.empty(self._shape, np.float32)
+                self._found[rows] = scales
+                self._known[rows] = True
+        return scales
+
+    def _rows(self, rows: slice) -> Array:
+        with self._lock:
+            self._asked = True
+            if self._found is not None and self._known[rows].all():
+                scales = self._found[rows].copy()
+                self._known[rows] = False
+                if not self._known.any():
+                    self._found = None
+                return scales
+        return self._of(self._weight.rows(rows))
+
+
 def calibrated_linear(name: str, weight: Weight, found: LinearCalibration) -> QuantizedLinear:
     """The linear whose weight is that of the module `name`, quantized as was found."""
     return QuantizedLinear(
@@ -88,11 +126,16 @@ def _fp8(weight: Weight, found: LinearCalibration) -> Members:
 
 
 def _int8(weight: Weight, found: LinearCalibration) -> Members:
-    def scales(numbers: Array) -> Array:
-        return codes.scale(codes.amax(numbers, weight.shape[1])[:, 0], codes.INT8_LARGEST)
+    def find(block: Array) -> Array:
+        return codes.scale(codes.amax(block, weight.shape[1])[:, 0], codes.INT8_LARGEST)
 
-    yield "weight", _rows(weight, "int8", lambda block: codes.int8(block, scales(block)))
-    yield "weight_scale", _rows(weight, "float32", scales, shape=weight.shape[:1])
+    def numbers(rows: slice) -> Array:
+        block = weight.rows(rows)
+        return codes.int8(block, scales.of(rows, block))
+
+    scales = _Scales(weight, weight.shape[:1], find)
+    yield "weight", _computed(weight, "int8", weight.shape, numbers)
+    yield "weight_scale", scales.member()
     yield "input_scale", number(codes.scale(_known(found.input_amax), codes.INT8_LARGEST))
     yield from _prequant(weight, found)
 
@@ -100,20 +143,22 @@ def _int8(weight: Weight, found: LinearCalibration) -> Members:
 def _int4(weight: Weight, found: LinearCalibration) -> Members:
     rows, columns = weight.shape
 
-    def scales(numbers: Array) -> Array:
-        return codes.scale(codes.amax(numbers, found.group_size), codes.INT4_LARGEST)
+    def find(block: Array) -> Array:
+        return codes.scale(codes.amax(block, found.group_size), codes.INT4_LARGEST)
 
     def pairs(chosen: slice) -> Array:
         first, last, _ = chosen.indices(rows // 2)
-        numbers = weight.rows(slice(2 * first, 2 * last))
-        return codes.int4_pairs(numbers, scales(numbers))
+        both = slice(2 * first, 2 * last)
+        block = weight.rows(both)
+        return codes.int4_pairs(block, scales.of(both, block))
+
+    scales = _Scales(weight, (rows, columns // found.group_size), find)
 
     packed = Computed(
         dtype="int8", shape=(rows // 2, columns), of=pairs, row_bytes=2 * weight.row_bytes
     )
     yield "weight", packed
-    groups = (rows, columns // found.group_size)
-    yield "weight_scale", _rows(weight, "float32", scales, shape=groups)
+    yield "weight_scale", scales.member()
     yield from _prequant(weight, found)
 
 
@@ -166,19 +211,21 @@ KV_LARGEST = {"FP8": codes.FP8_LARGEST, "INT8": codes.INT8_LARGEST}
 
 
 def _rows(
-    weight: Weight,
-    dtype: str,
-    of: Callable[[Array], Array],
-    shape: Sequence[int] | None = None,
+    weight: Weight, dtype: str, of: Callable[[Array], Array], shape: tuple[int, ...] | None = None
 ) -> Computed:
     """A member that is computed row by row from the weight's rows."""
-    rows = weight.shape[0]
+    return _computed(weight, dtype, shape or weight.shape, lambda rows: of(weight.rows(rows)))
+
+
+def _computed(
+    weight: Weight, dtype: str, shape: tuple[int, ...], of: Callable[[slice], Array]
+) -> Computed:
+    """A member with as many rows as the weight, each of which takes one of the weight's."""
 
     def run(chosen: slice) -> Array:
-        first, last, _ = chosen.indices(rows)
-        return of(weight.rows(slice(first, last)))
+        first, last, _ = chosen.indices(shape[0])
+        return of(slice(first, last))
 
-    shape = tuple(shape or weight.shape)
     return Computed(dtype=dtype, shape=shape, of=run, row_bytes=weight.row_bytes)
 
 

@@ -56,6 +56,25 @@ def test_the_same_tensors_give_the_same_bytes_and_the_digest_is_theirs(tmp_path:
     assert digest.of(tmp_path / "first") == digests[0]
 
 
+@pytest.mark.parametrize(("count", "order"), [(8, ["codes", "scales"]), (7, ["scales", "codes"])])
+def test_tensors_keep_their_order_where_that_leaves_all_aligned(
+    tmp_path: Path, count: int, order: list[str]
+) -> None:
+    codes, scales = np.arange(count, dtype=np.int8), np.arange(3, dtype=np.float32)
+    write(
+        tmp_path / "file",
+        [
+            pending("codes", "int8", codes.shape, lambda: [computed(codes)]),
+            pending("scales", "float32", scales.shape, lambda: [computed(scales)]),
+        ],
+    )
+    found = safetensors_file.read(tmp_path / "file")
+    assert list(found) == order
+    assert found["scales"].begin % 4 == 0
+    assert np.array_equal(found["codes"].rows(), codes)
+    assert np.array_equal(found["scales"].rows(), scales)
+
+
 def test_spans_are_the_bytes_between_their_ends_in_the_order_given(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, 40 << 20, np.uint8)
     write_safetensors(tmp_path / "source", {"a": array})
