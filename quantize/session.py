@@ -35,6 +35,7 @@ from quantize.recording import Recording, record
 from quantize.samples import Samples
 from quantize.scorers.torch_model import TorchScorer
 from quantize.state import State
+from quantize.unquantized import to_dtype
 
 
 class Session:
@@ -92,6 +93,7 @@ class Session:
         with self._phase("export"):
             modelopt.export(self._model, folder, self._dtype)
         self.release()
+        to_dtype(folder, self._dtype)
 
     def release(self) -> None:
         """Free the model's memory."""

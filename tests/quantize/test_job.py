@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from quantizing import TEXT, contents, run
 
-from builder import artifact, manifest
+from builder import artifact, manifest, safetensors_file
 from builder.convert import ConvertOptions
 from builder.errors import CorruptFileError, LimitError, ModelError, OutputError
 from quantize.job import require_quality
@@ -88,6 +88,23 @@ def test_both_forms_come_from_one_calibration(model: Path, tmp_path: Path) -> No
     assert ours[f"{proj}.activation_scaling_factor"] == theirs[f"{down}.input_scale"]
     assert ours[f"{proj}.weights_scaling_factor"] == theirs[f"{down}.weight_scale"]
     assert (hf / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", ["fp8", "int4_awq"])
+def test_what_stays_unquantized_has_the_models_dtype_whatever_it_is_calibrated_in(
+    model: Path, tmp_path: Path, recipe: str
+) -> None:
+    found = {}
+    for name, cpu_bfloat16 in (("wide", False), ("narrow", True)):
+        free = Memory(cpu_bytes=8 << 30, cpu_bfloat16=cpu_bfloat16)
+        made = run(model, None, recipe, hf=tmp_path / name, free=free, evaluate=False)
+        tensors = safetensors_file.read(tmp_path / name / "model.safetensors")
+        found[name] = {each: (tensor.dtype, tensor.shape) for each, tensor in tensors.items()}
+        assert made.huggingface is not None
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["dtype"] == made.huggingface.about["dtype"] == "float16"
+    assert found["wide"] == found["narrow"]
+    assert found["wide"]["model.norm.weight"][0] == "float16"
 
 
 def load_scales(path: Path) -> dict[str, float]:
