@@ -1,18 +1,20 @@
 """What an engine is built for: batch, sequence, token and KV-cache limits, and their memory.
 
 One place decides the limits; targets write them into the engine's `config.json` and the executor
-allocates by them.
+allocates by them. What a GPU's memory allows is in `builder.memory`, by the same arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from builder.errors import LimitError
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
+CACHE_DTYPES = {"FP8": "float8_e4m3fn", "INT8": "int8"}
+"""`kv_cache_quant_algo` → what keys and values are kept in on a GPU."""
 TOKENS_PER_BLOCK = 32
 """KV-cache block length, in tokens: TensorRT-LLM's default since 1.0, and OpenVINO's on x86."""
 INT32_MAX = 2**31 - 1
@@ -54,35 +56,66 @@ class Limits:
         return self.kv_cache_tokens * self.kv_bytes_per_token
 
 
-def kv_bytes_per_token(config: Mapping[str, Any]) -> int:
-    """Bytes of keys and values that one token leaves in the cache, over all layers.
+def kv_bytes_per_token(config: Mapping[str, Any], *, cache_dtype: str | None = None) -> int:
+    """Bytes of keys and values that one token leaves in a rank's cache, over the rank's layers.
 
-    `config` is a TensorRT-LLM checkpoint's; the cache is kept in the model's dtype.
+    `config` is a TensorRT-LLM checkpoint's with its `mapping`; of pipeline ranks, one with the
+    most layers is meant. Every layer counts, also one that forgets what slid out of its window:
+    see `kv_bytes_of_sequence`. `cache_dtype` is by default that of the checkpoint's
+    `kv_cache_quant_algo`, else the model's.
     """
-    heads = config["num_hidden_layers"] * config["num_key_value_heads"]
-    return 2 * int(heads * config["head_size"] * DTYPE_BYTES[config["dtype"]])
+    ranks = int((config.get("mapping") or {}).get("pp_size", 1))
+    layers = -(-int(config["num_hidden_layers"]) // ranks)
+    return layers * kv_bytes_per_layer(config, cache_dtype=cache_dtype)
+
+
+def kv_bytes_of_sequence(config: Mapping[str, Any], tokens: int, layers: Iterable[int]) -> int:
+    """Bytes that a sequence of so many tokens keeps in the cache of these layers of a rank.
+
+    The cache is taken in blocks of TOKENS_PER_BLOCK; layers with a sliding window keep no more
+    than the window (TensorRT-LLM's cyclic KV cache).
+    """
+    kept = (min(tokens, window_tokens(config, layer) or tokens) for layer in layers)
+    blocks = sum(map(_blocks, kept))
+    return blocks * TOKENS_PER_BLOCK * kv_bytes_per_layer(config)
+
+
+def window_tokens(config: Mapping[str, Any], layer: int) -> int:
+    """How many tokens a layer keeps; 0 for all.
+
+    A checkpoint's runtime default is a list of windows, from its start again where it ends.
+    """
+    defaults = (config.get("runtime_defaults") or {}).get("kv_cache_config") or {}
+    windows = defaults.get("max_attention_window") or [config.get("sliding_window") or 0]
+    window = int(windows[layer % len(windows)])
+    return window if window < config["max_position_embeddings"] else 0
+
+
+def kv_bytes_per_layer(config: Mapping[str, Any], *, cache_dtype: str | None = None) -> int:
+    """Bytes of one token's keys and values in one layer of a rank.
+
+    Tensor ranks that outnumber the key-value heads repeat them. Context-parallel ranks are taken
+    to keep all of a sequence.
+    """
+    algo = str((config.get("quantization") or {}).get("kv_cache_quant_algo"))
+    size_bytes = DTYPE_BYTES[cache_dtype or CACHE_DTYPES.get(algo, config["dtype"])]
+    ranks = (config.get("mapping") or {}).get("tp_size", 1)
+    heads = max(1, int(config["num_key_value_heads"]) // int(ranks))
+    return 2 * heads * int(config["head_size"]) * size_bytes
 
 
 def plan(config: Mapping[str, Any], options: LimitOptions) -> Limits:
     """The limits for a checkpoint's `config`. Raises LimitError for what can't hold."""
-    trained = int(config["max_position_embeddings"])
-    wanted = options.max_seq_len if options.max_seq_len is not None else trained
-    if wanted > trained:
-        raise LimitError(
-            f"--max-seq-len {wanted} is beyond what the model was made for",
-            found=f"max_position_embeddings {trained}",
-            do=f"ask for at most {trained}",
-        )
-    for flag, value, least in (
-        ("--max-seq-len", wanted, 2),
-        ("--max-batch-size", options.max_batch_size, 1),
-        ("--max-num-tokens", options.max_num_tokens, options.max_batch_size),
-    ):
-        if value < least:
-            raise LimitError(f"{flag} is too small", found=str(value), do=f"at least {least}")
-        if value > INT32_MAX:
-            raise LimitError(f"{flag} is too large", found=str(value), do=f"at most {INT32_MAX}")
-    per_token = kv_bytes_per_token(config)
+    wanted = options.max_seq_len
+    if wanted is None:
+        wanted = int(config["max_position_embeddings"])
+    check(
+        config,
+        max_seq_len=wanted,
+        max_batch_size=options.max_batch_size,
+        max_num_tokens=options.max_num_tokens,
+    )
+    per_token = kv_bytes_per_token(config, cache_dtype=config["dtype"])
     blocks = _affordable_blocks(options, per_token, options.max_batch_size * _blocks(wanted))
     if blocks < _blocks(wanted):
         need = _blocks(wanted) * TOKENS_PER_BLOCK * per_token / (1 << 30)
@@ -98,6 +131,41 @@ def plan(config: Mapping[str, Any], options: LimitOptions) -> Limits:
         kv_cache_blocks=blocks,
         kv_bytes_per_token=per_token,
     )
+
+
+def check(
+    config: Mapping[str, Any], *, max_seq_len: int, max_batch_size: int, max_num_tokens: int
+) -> None:
+    """Raise LimitError, naming the flag, for limits that no engine of the model can have."""
+    most = context_tokens(config)
+    if max_seq_len > most:
+        raise LimitError(
+            f"--max-seq-len {max_seq_len} is beyond what the model was made for",
+            found=f"positions for {most} tokens",
+            do=f"ask for at most {most}",
+        )
+    for flag, value, least in (
+        ("--max-seq-len", max_seq_len, 2),
+        ("--max-batch-size", max_batch_size, 1),
+        ("--max-num-tokens", max_num_tokens, max_batch_size),
+    ):
+        if value < least:
+            raise LimitError(f"{flag} is too small", found=str(value), do=f"at least {least}")
+        if value > INT32_MAX:
+            raise LimitError(f"{flag} is too large", found=str(value), do=f"at most {INT32_MAX}")
+
+
+def context_tokens(config: Mapping[str, Any]) -> int:
+    """The longest sequence that the model's positions reach.
+
+    That is `max_position_embeddings`, times the factor of a linear or YaRN scaling where that
+    isn't in it yet, as TensorRT-LLM 1.2's `builder.py` has it.
+    """
+    trained, scaling = int(config["max_position_embeddings"]), config.get("rotary_scaling") or {}
+    if scaling.get("rope_type", scaling.get("type")) not in ("linear", "yarn"):
+        return trained
+    original = scaling.get("original_max_position_embeddings") or trained
+    return max(trained, int(original * float(scaling.get("factor") or 1)))
 
 
 def _affordable_blocks(options: LimitOptions, per_token: int, useful: int) -> int:

@@ -1,58 +1,16 @@
-"""Which GPU is which generation, and which recipes run there, said before anything is calibrated.
+"""Which recipes run on which GPU, said before anything is calibrated.
 
-Sources: NVIDIA's list of CUDA compute capabilities; TensorRT-LLM 1.2's builder.py (what it
-refuses on SM 100 to 119), its groupwise GEMM (FP8 activations need SM 89 and groups of 128) and
-the hardware matrix in its quantization.md.
+Sources: TensorRT-LLM 1.2's builder.py (what it refuses on SM 100 to 119), its groupwise GEMM (FP8
+activations need SM 89 and groups of 128) and the hardware matrix in its quantization.md.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from builder.errors import LimitError
+from builder.gpus import sm
 from quantize.recipes import RECIPES, KvCache, Recipe
-
-GPUS: Mapping[str, int] = {
-    "V100": 70,
-    "T4": 75,
-    "RTX 20#0": 75,
-    "A100": 80,
-    "A800": 80,
-    "A30": 80,
-    "A2": 86,
-    "A10": 86,
-    "A16": 86,
-    "A40": 86,
-    "RTX 30#0": 86,
-    "RTX A#000": 86,
-    "RTX A#500": 86,
-    "Orin": 87,
-    "RTX 40#0": 89,
-    "RTX #000 Ada": 89,
-    "RTX #500 Ada": 89,
-    "L2": 89,
-    "L4": 89,
-    "L20": 89,
-    "L40": 89,
-    "H20": 90,
-    "H100": 90,
-    "H200": 90,
-    "H800": 90,
-    "GH200": 90,
-    "B100": 100,
-    "B200": 100,
-    "GB200": 100,
-    "B300": 103,
-    "GB300": 103,
-    "Thor": 110,
-    "RTX 50#0": 120,
-    "RTX PRO #000": 120,
-    "RTX PRO #500": 120,
-    "DGX Spark": 121,
-    "GB10": 121,
-}
-"""GPU → its compute capability ("SM", 89 for 8.9). `#` is a digit from 1 to 9."""
 
 GENERATIONS: Mapping[int, str] = {
     80: "Ampere (SM 80)",
@@ -61,28 +19,6 @@ GENERATIONS: Mapping[int, str] = {
     100: "Blackwell (SM 100)",
 }
 """The first compute capability of a generation, as people call it."""
-
-_BRANDS = re.compile(r"nvidia|geforce|tesla|quadro|jetson|rtx|dgx|[-_\s]")
-_SM = re.compile(r"(?:sm|compute)?(\d{2,3})[af]?")
-
-
-def sm(gpu: str) -> int:
-    """The compute capability of a GPU by name ("H100", "NVIDIA GeForce RTX 4090", "sm90", "8.9").
-
-    Raises LimitError for a name that isn't in GPUS.
-    """
-    name = re.sub(r"(\d+) ?gb.*|[-_ ](sxm|pcie|nvl).*", "", gpu.strip().lower())
-    name = _BRANDS.sub("", name)
-    if found := _SM.fullmatch(name.replace(".", "")):
-        return int(found[1])
-    for key, value in GPUS.items():
-        if re.match(_BRANDS.sub("", key.lower()).replace("#", "[1-9]") + r"(?!\d)", name):
-            return value
-    raise LimitError(
-        "no such GPU is known",
-        found=f"--gpu {gpu}",
-        do=f"give its compute capability (sm89) or one of {', '.join(GPUS)}",
-    )
 
 
 def why_not(

@@ -44,7 +44,7 @@ HEAVY = {
         "quantize/modelopt/search.py",
         "quantize/modelopt/smoothings.py",
     },
-    "matplotlib": {"quantize/plots.py"},
+    "matplotlib": {"quantize/plots.py", "trtbuild/planning/plot.py"},
     "datasets": {"quantize/calibration_text.py"},
     "tensorrt_llm": set(),
     "openvino": {

@@ -17,14 +17,17 @@ else:
     import tomli as tomllib
 
 COMMANDS = (
+    "plan",
     "convert",
     "quantize",
     "build",
+    "migrate",
     "repo",
     "serve",
     "up",
     "inspect",
     "check",
+    "doctor",
     "eval",
     "recipes",
 )

@@ -12,52 +12,6 @@ INTEGER = ("int8_sq", "int4_awq", "w4a8_awq", "int8_wo", "int4_wo")
 
 
 @pytest.mark.parametrize(
-    ("name", "capability"),
-    [
-        ("A100", 80),
-        ("NVIDIA A100-SXM4-80GB", 80),
-        ("a10g", 86),
-        ("NVIDIA RTX A6000", 86),
-        ("RTX 3090", 86),
-        ("rtx4090", 89),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", 89),
-        ("NVIDIA RTX 6000 Ada Generation", 89),
-        ("RTX 2000 Ada", 89),
-        ("RTX 5000 Ada", 89),
-        ("L4", 89),
-        ("l40s", 89),
-        ("NVIDIA H100 80GB HBM3", 90),
-        ("h100-80gb", 90),
-        ("H100 NVL", 90),
-        ("H200", 90),
-        ("GH200 480GB", 90),
-        ("NVIDIA B200", 100),
-        ("GB200", 100),
-        ("b300", 103),
-        ("RTX 5090", 120),
-        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 120),
-        ("DGX Spark", 121),
-        ("NVIDIA GB10", 121),
-        ("Tesla T4", 75),
-        ("sm90", 90),
-        ("SM_100a", 100),
-        ("8.9", 89),
-        ("compute_120", 120),
-    ],
-)
-def test_a_gpu_is_known_by_the_names_people_and_drivers_give_it(name: str, capability: int) -> None:
-    assert gpus.sm(name) == capability
-
-
-@pytest.mark.parametrize(
-    "name", ["", "MI300X", "A1000000", "RTX", "H1000", "Quadro RTX 5000", "CPU"]
-)
-def test_an_unknown_gpu_is_refused_with_the_names_that_are_known(name: str) -> None:
-    with pytest.raises(LimitError, match=r"compute capability \(sm89\) or one of .*H100"):
-        gpus.sm(name)
-
-
-@pytest.mark.parametrize(
     ("gpu", "refused"),
     [
         ("T4", set(RECIPES)),

@@ -80,12 +80,15 @@ def step_inputs(chunks: list[Chunk]) -> Mapping[str, NDArray[Any]]:
 
 
 def _properties(core: ov.Core, dtype: str, threads: int) -> dict[str, str]:
-    """float32 engines compute in float32, the others in bfloat16 where the CPU has it."""
-    capable = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precision = "bf16" if dtype != "float32" and "BF16" in capable else "f32"
+    """float32 engines compute in float32, the others in bfloat16 where the CPU has it.
+
+    The cache has the planned size either way: 32 bits a number, or 16.
+    """
+    capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    half = dtype != "float32"
     return {
-        "INFERENCE_PRECISION_HINT": precision,
-        "KV_CACHE_PRECISION": precision,
+        "INFERENCE_PRECISION_HINT": "bf16" if half and capable else "f32",
+        "KV_CACHE_PRECISION": ("bf16" if capable else "f16") if half else "f32",
         # Inputs aren't rounded to 8 bits unless the graph says so.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         "INFERENCE_NUM_THREADS": str(threads or len(os.sched_getaffinity(0))),

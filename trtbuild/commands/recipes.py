@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options.as_json
 def recipes(gpu: str | None, as_json: bool) -> None:
     """List the recipes of `trtbuild quantize`."""
-    from quantize.gpus import sm
+    from builder.gpus import sm
     from quantize.recipes import RECIPES
 
     capability = None if gpu is None else sm(gpu)

@@ -1,0 +1,1 @@
+"""What `trtbuild plan` works out and shows."""
