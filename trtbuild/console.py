@@ -7,12 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from builder.manifest import NAME, Manifest
 from builder.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextmanager
@@ -21,16 +26,28 @@ def progress_bar(label: str) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield silent
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Bar(
-        *columns, TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True
-    ) as bar:
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Bar(*columns, *times, console=_console(), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@cache
+def _console() -> Console:
+    """The terminal; what is printed through it stands above a bar that is shown there."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def stage(
@@ -62,4 +79,7 @@ def _stamp(artifact: Path) -> tuple[int, int] | None:
 
 def say(line: str) -> None:
     """An event, on stderr."""
-    click.echo(line, err=True)
+    if sys.stderr.isatty():
+        _console().print(line)
+    else:
+        click.echo(line, err=True)

@@ -76,31 +76,6 @@ def _expert_ranks(tp: int, moe_tp: int | None, moe_ep: int | None) -> int:
     return found
 
 
-def limits(function: F) -> F:
-    """The engine's limits, named as in TensorRT-LLM."""
-    from builder.limits import LimitOptions
-
-    kinds: tuple[tuple[str, type, str], ...] = (
-        ("--kv-cache-gib", float, "Memory for the KV cache, in GiB."),
-        ("--max-num-tokens", int, "Tokens that one step computes at most."),
-        ("--max-seq-len", int, "Tokens of prompt and answer together; by default the model's."),
-        ("--max-batch-size", int, "Requests in flight at once."),
-    )
-    for flag, kind, text in kinds:
-        default = getattr(LimitOptions, flag[2:].replace("-", "_"))
-        option = click.option(
-            flag, type=kind, default=default, show_default=default is not None, help=text
-        )
-        function = option(function)
-    return click.option(
-        "--target",
-        type=click.Choice(["openvino"]),
-        default="openvino",
-        show_default=True,
-        help="What runs the engine.",
-    )(function)
-
-
 def address(function: F) -> F:
     """Where the endpoint listens."""
     function = click.option("--host", default="127.0.0.1", show_default=True)(function)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild import console, options, quantize_options
+from trtbuild import building, console, options, quantize_options, target_options
+from trtbuild.target_options import OPENVINO, Chosen
 
 if TYPE_CHECKING:
     from builder.convert import ConvertOptions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @quantize_options.recipe(required=False)
 @quantize_options.text
 @options.dtype
-@options.limits
+@target_options.target(target_options.FOR_UP, target_options.SERVED)
 @options.name
 @options.address
 def up(
@@ -36,33 +37,27 @@ def up(
     calib: str | None,
     samples: int,
     dtype: str,
-    target: str,
+    chosen: Chosen,
     name: str | None,
     host: str,
     port: int,
-    **limits: Any,
 ) -> None:
     """Take MODEL (a Hugging Face folder or a .gguf file) to a running endpoint.
 
     Stages that are already there for the same model and options are skipped.
     """
     from builder.convert import ConvertOptions, convert, model_name
-    from builder.limits import LimitOptions
-    from builder.targets.openvino import build
-    from builder.targets.openvino_forms import refuse_quantization
-    from quantize.recipes import RECIPES
     from triton_repo.layout import write_repository
     from trtbuild.endpoint import run
 
     if recipe is None and kv_cache != "none":
         raise click.UsageError("--kv-cache needs a --recipe.")
-    if recipe is not None:
-        refuse_quantization(RECIPES[recipe].quant_algo)
+    _refuse_early(chosen, recipe)
     name = name or model_name(model)
     checkpoint, engine, repository = (
         work / name / stage for stage in ("checkpoint", "engine", "repository")
     )
-    conversion, built_for = ConvertOptions(dtype=dtype, name=name), LimitOptions(**limits)
+    conversion = ConvertOptions(dtype=dtype, name=name, **_layout(chosen))
     if recipe is None:
         console.stage(
             "convert",
@@ -70,13 +65,32 @@ def up(
             lambda progress: convert(model, checkpoint, options=conversion, progress=progress),
         )
     else:
-        text = {"kv_cache": kv_cache, "calib": calib, "samples": samples}
+        text = {"kv_cache": kv_cache, "calib": calib, "samples": samples, **chosen.among(["gpu"])}
         _quantize(model, checkpoint, conversion, recipe=recipe, **text)
-    console.stage("build", engine, lambda _: build(checkpoint, engine, options=built_for))
+    console.stage("build", engine, building.step(chosen, checkpoint, engine, None))
     console.stage(
         "repo", repository, lambda progress: write_repository(engine, repository, progress=progress)
     )
     run(repository, host=host, port=port)
+
+
+def _refuse_early(chosen: Chosen, recipe: str | None) -> None:
+    """What the last stage would refuse is refused before the first."""
+    if chosen.target != OPENVINO:
+        from builder.targets.tensorrt_llm.build import require
+
+        require(building.engine_options(chosen), chosen.given.get("container"))
+    elif recipe is not None:
+        from builder.targets.openvino_forms import refuse_quantization
+        from quantize.recipes import RECIPES
+
+        refuse_quantization(RECIPES[recipe].quant_algo)
+
+
+def _layout(chosen: Chosen) -> dict[str, Any]:
+    """The ranks that the checkpoint is divided over."""
+    layout = chosen.among(("tp", "pp"))
+    return {**layout, "moe_ep": chosen.given["ep"]} if "ep" in chosen.given else layout
 
 
 def _quantize(model: Path, checkpoint: Path, conversion: ConvertOptions, **chosen: Any) -> None:

@@ -1,0 +1,1 @@
+"""Target `tensorrt-llm`: a checkpoint becomes TensorRT engines, compiled by `trtllm-build`."""

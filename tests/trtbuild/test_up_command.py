@@ -1,0 +1,100 @@
+"""Promise: up takes a model through every stage of its target, and refuses early what would fail.
+
+The endpoint is left out: serving is shown elsewhere. The engine compiler is a stand-in.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from stand_in_machine import StandInMachine, gpus
+
+from builder import manifest
+from builder.errors import TrtbuildError
+from trtbuild.cli import trtbuild
+
+SMALL = ("--max-batch-size", "4", "--max-seq-len", "128", "--max-num-tokens", "128")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInMachine:
+    """One with nothing yet."""
+    machine = StandInMachine(tmp_path / "machine")
+    (machine.root / "site").mkdir(parents=True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, value in machine.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(str(machine.root / "site"))
+    return machine
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The repositories that would have been served."""
+    found: list[Path] = []
+
+    def run(repository: Path, **_: Any) -> None:
+        found.append(repository)
+
+    monkeypatch.setattr("trtbuild.endpoint.run", run)
+    return found
+
+
+def up(model: Path, work: Path, *arguments: str, code: int = 0) -> Result:
+    words = ["up", str(model), "--work", str(work), "--name", "served", *arguments]
+    result = CliRunner().invoke(trtbuild, words, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_to_tensorrt_llm_the_model_is_divided_as_asked(
+    tiny_models: dict[str, Path], machine: StandInMachine, tmp_path: Path, served: list[Path]
+) -> None:
+    machine.add_gpus(*gpus(2))
+    machine.add_tensorrt_llm()
+    target = ("--target", "tensorrt-llm", "--tp", "2", *SMALL)
+    up(tiny_models["llama"], tmp_path, *target)
+    assert served == [tmp_path / "served" / "repository"]
+    made = manifest.read(tmp_path / "served" / "engine")
+    assert (made.about["name"], made.about["tp"], made.about["world_size"]) == ("served", 2, 2)
+    assert "already there" in up(tiny_models["llama"], tmp_path, *target).stdout
+    assert len(machine.calls) == 1
+
+
+def test_to_openvino_where_there_is_no_gpu(
+    tiny_models: dict[str, Path], machine: StandInMachine, tmp_path: Path, served: list[Path]
+) -> None:
+    limits = ("--max-batch-size", "4", "--max-num-tokens", "64", "--kv-cache-gib", "0.02")
+    up(tiny_models["llama"], tmp_path, *limits)
+    engine = tmp_path / "served" / "engine"
+    assert json.loads((engine / "trtbuild.json").read_text())["options"]["target"] == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--target", "openvino", "--tp", "2"), "--tp is an option of the target tensorrt-llm"),
+        (("--target", "tensorrt-llm", "--kv-cache-gib", "2"), "--kv-cache-gib is an option of"),
+        (("--target", "llmapi"), "'llmapi' is not one of 'openvino', 'tensorrt-llm'"),
+        (("--target", "openvino", "--kv-cache", "fp8"), "--kv-cache needs a --recipe"),
+    ],
+)
+def test_options_that_have_no_meaning_are_misuse(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    assert says in up(tmp_path / "model", tmp_path, *arguments, code=2).output
+
+
+@pytest.mark.parametrize("with_compiler", [False, True])
+def test_what_cannot_be_built_here_is_not_converted_first(
+    tiny_models: dict[str, Path], machine: StandInMachine, tmp_path: Path, with_compiler: bool
+) -> None:
+    if with_compiler:
+        machine.add_tensorrt_llm()
+    with pytest.raises(TrtbuildError, match="GPU" if with_compiler else "no engine compiler"):
+        up(tiny_models["llama"], tmp_path / "work", "--target", "tensorrt-llm")
+    assert not (tmp_path / "work").exists()
