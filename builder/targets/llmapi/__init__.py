@@ -1,0 +1,131 @@
+"""Target `llmapi`: a Hugging Face folder and checked settings, for TensorRT-LLM without engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from builder import artifact
+from builder import manifest as manifests
+from builder.artifact import Staging
+from builder.convert import model_name
+from builder.manifest import Manifest, identity
+from builder.targets.llmapi.model import HfModel
+from builder.targets.llmapi.resolved import HERE, LlmApiOptions, Resolved, resolve
+from builder.targets.llmapi.rules import Values
+
+__all__ = ["LlmApiOptions", "Resolved", "build", "render", "resolve"]
+
+SETTINGS_FILE = "model.yaml"
+
+
+def render(model: Path, *, options: LlmApiOptions | None = None, name: str | None = None) -> str:
+    """The text of the `model.yaml` that `build` would write (its dry run). Raises as `resolve`."""
+    return resolve(model, options).text(name or _name(model))
+
+
+def build(
+    model: Path, out: Path, *, options: LlmApiOptions | None = None, name: str | None = None
+) -> Manifest:
+    """Write the folder: `model.yaml`, the tokenizer and, for a copy, the model's own files.
+
+    A referenced model is known by the sizes and times of its files, its weights aren't read. Does
+    nothing when `out` is already what it would write. Raises as `resolve`, and OutputError when
+    the folder can't be written.
+    """
+    options = options or LlmApiOptions()
+    resolved = resolve(model, options)
+    wanted = _manifest(resolved, options, name)
+    if found := artifact.finished(out, wanted):
+        return found
+    if options.copy and not _same_file_system(model, out.resolve()):
+        sizes = (_stored(model / name).stat().st_size for name in resolved.model.files)
+        artifact.require_space(out.resolve(), sum(sizes))
+    with artifact.stage(out, wanted) as staging:
+        text = resolved.text(str(wanted.options["name"]))
+        (staging.path / SETTINGS_FILE).write_bytes(text.encode())
+        for file, read in resolved.model.tokenizer.items():
+            (staging.path / file).write_bytes(read())
+        if options.copy:
+            _copy(resolved.model, staging)
+    return manifests.read(out, "engine")
+
+
+def _manifest(resolved: Resolved, options: LlmApiOptions, name: str | None) -> Manifest:
+    model, read = resolved.model, Values(resolved.settings)
+    name = name or _name(model.path)
+    since, until = resolved.needs
+    dtype = model.dtype if read.get("dtype") == "auto" else read.get("dtype")
+    return Manifest(
+        kind="engine",
+        made_by={"trtbuild": _version()},
+        source=identity(model.path),
+        options={
+            "target": "llmapi",
+            "name": name,
+            "settings": json.loads(json.dumps(resolved.settings)),
+            "model": "copy" if options.copy else "reference",
+        },
+        about={
+            "name": name,
+            "target": "llmapi",
+            "model_path": HERE if options.copy else str(model.path.resolve()),
+            "architecture": model.architecture,
+            **({"dtype": dtype} if dtype else {}),
+            "quant_algo": model.quantization,
+            "tp": read.get("tensor_parallel_size"),
+            "pp": read.get("pipeline_parallel_size"),
+            "cp": read.get("context_parallel_size"),
+            "ep": read.set("moe_expert_parallel_size") or 1,
+            "world_size": read.get("tensor_parallel_size")
+            * read.get("pipeline_parallel_size")
+            * read.get("context_parallel_size"),
+            "limits": resolved.limits,
+            "tensorrt_llm": {"since": since, "until": until},
+            "notes": list(resolved.notes),
+        },
+    )
+
+
+def _name(model: Path) -> str:
+    if (model / manifests.NAME).is_file() and (named := manifests.read(model).about.get("name")):
+        return str(named)
+    return model_name(model)
+
+
+def _version() -> str:
+    try:
+        return version("trtbuild")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _copy(model: HfModel, staging: Staging) -> None:
+    """The model's files, as hard links where the file system allows."""
+    known = {}
+    if (model.path / manifests.NAME).is_file():
+        known = manifests.read(model.path).files
+    for name in model.files:
+        source, target = _stored(model.path / name), staging.path / name
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            # another file system, or one without links
+            shutil.copyfile(source, target)
+        if entry := known.get(name):
+            staging.record(name, entry.digest)
+
+
+def _stored(path: Path) -> Path:
+    """The file itself: a hub's cache holds symbolic links, which a link would copy."""
+    return path.resolve()
+
+
+def _same_file_system(one: Path, place: Path) -> bool:
+    while not place.exists():
+        place = place.parent
+    return one.stat().st_dev == place.stat().st_dev
