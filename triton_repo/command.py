@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from triton_repo import ranks
 from triton_repo.binary import PYTHON_BACKENDS, TritonServer
+
+ENGINE_MODEL = "tensorrt_llm"
+"""The model that every rank loads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +18,8 @@ class LaunchConfig:
     """How to run a repository.
 
     Ports of None are chosen among the free ones and kept over restarts. `models` are loaded
-    alone, and others only on request (none given: all, once). `grace_s` is how long requests
+    alone, and others only on request (none given: all, once). A `world_size` above 1 is a
+    tritonserver for each rank of the engine, under mpirun. `grace_s` is how long requests
     under way may take on a stop. A server that fails `max_failures` times without being up for
     `stable_s` in between is given up; between the tries `backoff_s` doubles up to `max_backoff_s`.
     """
@@ -26,6 +31,7 @@ class LaunchConfig:
     grpc_port: int | None = None
     metrics_port: int | None = None
     models: tuple[str, ...] = ()
+    world_size: int = 1
     start_timeout_s: float = 300.0
     grace_s: float = 10.0
     max_failures: int = 5
@@ -54,10 +60,37 @@ def arguments(
     shm_prefix: str,
     gpu: bool,
 ) -> list[str]:
-    """The command that runs `config` on `server`; `backends` of None are the server's own."""
+    """The command that runs `config` on `server`; `backends` of None are the server's own.
+
+    Raises MissingToolError where several ranks are asked for and there is no mpirun.
+    """
+
+    def of_rank(rank: int) -> list[str]:
+        leader = rank == 0
+        prefix = shm_prefix if config.world_size == 1 else f"{shm_prefix}{rank}_"
+        models = config.models if leader else (ENGINE_MODEL,)
+        return [
+            str(server.path),
+            f"--model-repository={config.repository.resolve()}",
+            *_addresses(config, ports),
+            "--disable-auto-complete-config",
+            *_shm_prefixes(config, prefix),
+            f"--exit-timeout-secs={max(1, round(config.grace_s))}",
+            *([f"--backend-directory={backends}"] if backends else []),
+            *([f"--cache-directory={server.caches}"] if server.caches else []),
+            *([] if gpu else ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]),
+            *(["--model-control-mode=explicit"] if models else []),
+            *(f"--load-model={model}" for model in models),
+            *config.extra_arguments,
+        ]
+
+    if config.world_size == 1:
+        return of_rank(0)
+    return ranks.command(ranks.find_mpirun(), config.world_size, of_rank)
+
+
+def _addresses(config: LaunchConfig, ports: Ports) -> list[str]:
     return [
-        str(server.path),
-        f"--model-repository={config.repository.resolve()}",
         f"--http-address={config.host}",
         f"--http-port={ports.http}",
         f"--grpc-address={config.host}",
@@ -66,15 +99,6 @@ def arguments(
         f"--metrics-port={ports.metrics}",
         # fewer lose parts of /generate_stream's answers when many arrive at once
         "--http-thread-count=64",
-        "--disable-auto-complete-config",
-        *_shm_prefixes(config, shm_prefix),
-        f"--exit-timeout-secs={max(1, round(config.grace_s))}",
-        *([f"--backend-directory={backends}"] if backends else []),
-        *([f"--cache-directory={server.caches}"] if server.caches else []),
-        *([] if gpu else ["--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0"]),
-        *(["--model-control-mode=explicit"] if config.models else []),
-        *(f"--load-model={model}" for model in config.models),
-        *config.extra_arguments,
     ]
 
 

@@ -1,4 +1,4 @@
-"""One run of tritonserver: started, waited for, watched, stopped. Never left behind."""
+"""A run of tritonserver, one rank or all: started, awaited, watched, stopped, never left behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import http.client
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from builder.artifact import writing
 from builder.errors import LaunchError
-from triton_repo import binary, processes, server_log
+from triton_repo import binary, processes, ranks, server_log
 from triton_repo.binary import TritonServer
 from triton_repo.command import LaunchConfig, Ports, arguments
 
@@ -28,6 +29,7 @@ _POLL_S = 0.05
 _RESCAN_S = 5.0
 _REAP_S = 0.3
 _KILL_S = 15.0
+_MPIRUN_S = 5.0
 
 
 class ServerProcess:
@@ -38,6 +40,7 @@ class ServerProcess:
         self._ports = ports
         self._folder = Path(tempfile.mkdtemp(prefix="trtbuild-triton-"))
         self._shm_prefix = f"trtbuild_{uuid.uuid4().hex[:12]}_"
+        self._ranks: dict[int, int] = {}
         try:
             with writing(config.log_path):
                 config.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +53,9 @@ class ServerProcess:
 
     @property
     def pid(self) -> int | None:
-        """tritonserver's process id, or None when it has ended."""
+        """tritonserver's process id, rank 0's of several, or None when it has ended."""
+        if self._config.world_size > 1:
+            return ranks.running(self._guard.pid).get(0)
         found = processes.children(self._guard.pid)
         return found[0].pid if found and not found[0].dead else None
 
@@ -69,6 +74,7 @@ class ServerProcess:
             if self._guard.poll() is not None:
                 raise self._failure("Triton stopped before it was ready", self._ending())
             if self._answers():
+                self._ranks = self._running_ranks()
                 return
             if time.monotonic() > deadline:
                 limit = f"{self._config.start_timeout_s:g} s"
@@ -86,14 +92,17 @@ class ServerProcess:
                 return None
             if self._guard.poll() is not None:
                 return f"Triton died ({self._ending()})"
+            if lost := self._ranks.keys() - self._running_ranks().keys():
+                return f"rank {' and '.join(map(str, sorted(lost)))} died"
             if dead := self._dead_stub():
                 return f"a model's process died (process {dead})"
 
     def stop(self) -> None:
         """Let requests under way finish for `grace_s`, then end what is left."""
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self._orders.write(b"t")
-            self._orders.flush()
+        if self._config.world_size > 1:
+            self._end_leader()
+        else:
+            self._order_end()
         with contextlib.suppress(subprocess.TimeoutExpired):
             # an open gRPC stream, even an idle one, holds tritonserver for ever
             self._guard.wait(self._config.grace_s + 1)
@@ -101,6 +110,8 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End it now, with all its children, and wait until nothing is left."""
+        if self._config.world_size > 1:
+            self._end_mpirun()
         with contextlib.suppress(BrokenPipeError):
             self._orders.close()
         try:
@@ -108,6 +119,10 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._guard.kill()
             self._guard.wait()
+        # what a guard that was killed itself has left
+        for pid in processes.mentioning(self._shm_prefix):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
         for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
@@ -135,7 +150,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 # relative paths in the models' parameters start here
                 cwd=self._config.repository.resolve(),
-                env={**os.environ, **server.environment},
+                env={**os.environ, **server.environment, **ranks.environment(self._folder)},
                 # an interrupt from the terminal is for the launcher, which stops us in order
                 start_new_session=True,
             )
@@ -143,6 +158,31 @@ class ServerProcess:
             raise RuntimeError("a process without its pipe")
         self._orders = guard.stdin
         return guard
+
+    def _end_leader(self) -> None:
+        """Ask rank 0 for its orderly end, which ends the others.
+
+        mpirun, asked itself, would end all at once, the ranks that compute before the one that
+        still answers.
+        """
+        if leader := self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader, signal.SIGTERM)
+
+    def _end_mpirun(self) -> None:
+        """Have mpirun end all ranks: it knows what there is to tidy up after them."""
+        self._order_end()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._guard.wait(_MPIRUN_S)
+
+    def _order_end(self) -> None:
+        """Ask for the orderly end of what the guard started."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._orders.write(b"t")
+            self._orders.flush()
+
+    def _running_ranks(self) -> dict[int, int]:
+        return ranks.running(self._guard.pid) if self._config.world_size > 1 else {}
 
     def _answers(self) -> bool:
         host = connect_host(self._config.host)
@@ -157,11 +197,14 @@ class ServerProcess:
 
     @contextlib.contextmanager
     def _lifelines(self) -> Iterator[list[int]]:
-        """Descriptors that become readable when the guard or a stub ends; none on old kernels."""
+        """Descriptors that become readable when the guard, a rank or a stub ends.
+
+        None on old kernels.
+        """
         server = self.pid
         alive = [stub.pid for stub in processes.stubs(server) if not stub.dead] if server else []
         descriptors = []
-        for pid in [self._guard.pid, *alive]:
+        for pid in [self._guard.pid, *self._ranks.values(), *alive]:
             with contextlib.suppress(OSError):
                 descriptors.append(os.pidfd_open(pid))
         try:

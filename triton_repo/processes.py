@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+SERVER = "tritonserver"
 STUB = "triton_python_b"
 """The stub's name as the kernel keeps it: its first 15 characters."""
 
@@ -41,6 +43,30 @@ def children(parent: int) -> list[Process]:
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
     found = (read(pid) for pid in pids)
     return [process for process in found if process and process.parent == parent]
+
+
+def descendants(ancestor: int) -> list[Process]:
+    """All processes below `ancestor`, dead ones included."""
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    everyone = [process for pid in pids if (process := read(pid))]
+    found: list[Process] = []
+    parents = [ancestor]
+    for parent in parents:
+        born = [process for process in everyone if process.parent == parent]
+        found += born
+        parents += [process.pid for process in born]
+    return found
+
+
+def mentioning(text: str) -> list[int]:
+    """The processes with `text` in their command line."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                if text.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
+                    found.append(int(entry))
+    return found
 
 
 def stubs(server: int) -> list[Process]:

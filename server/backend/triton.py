@@ -30,6 +30,8 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Nor does a container that comes back at another address wait for half a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
 )
 
 # What Triton and TensorRT-LLM say in words, the first that matches; a row per kind of error.
