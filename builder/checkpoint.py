@@ -86,15 +86,7 @@ class Checkpoint:
     @property
     def layout(self) -> Layout:
         """How the weights are divided over ranks."""
-        mapping = self.config.get("mapping") or {}
-        return Layout(
-            tp=int(mapping.get("tp_size", 1)),
-            pp=int(mapping.get("pp_size", 1)),
-            cp=int(mapping.get("cp_size", 1)),
-            moe_ep=max(1, int(mapping.get("moe_ep_size", 1))),
-            parallel_embedding=bool(self.config.get("use_parallel_embedding", False)),
-            embedding_sharding_dim=int(self.config.get("embedding_sharding_dim", 0)),
-        )
+        return Layout.of_config(self.config)
 
     @property
     def world_size(self) -> int:
@@ -173,7 +165,7 @@ def _check_fields(path: Path, fields: dict[str, Any]) -> None:
     """What the fields hold must be what their readers take for granted."""
     for name, kind in {**_REQUIRED, **_OPTIONAL}.items():
         _require(path, name, kind, fields.get(name))
-    for name in ("world_size", "tp_size", "pp_size", "cp_size"):
+    for name in ("world_size", "tp_size", "pp_size", "cp_size", "gpus_per_node"):
         _require(path, f"mapping.{name}", int, (fields.get("mapping") or {}).get(name))
     for name in ("mapping.moe_ep_size", "moe.num_experts", "embedding_sharding_dim"):
         if type(value := lookup(fields, name)) not in (int, type(None)):

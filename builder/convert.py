@@ -47,6 +47,7 @@ class ConvertOptions:
     moe_ep: int = 1
     parallel_embedding: bool = False
     embedding_sharding_dim: int = 0
+    gpus_per_node: int = 8
     recipe: str | None = None
 
     @property

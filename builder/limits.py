@@ -81,13 +81,18 @@ def kv_bytes_of_sequence(config: Mapping[str, Any], tokens: int, layers: Iterabl
 
 
 def window_tokens(config: Mapping[str, Any], layer: int) -> int:
-    """How many tokens a layer keeps; 0 for all.
+    """How many tokens up to its own a layer attends to, and keeps; 0 for all.
 
-    A checkpoint's runtime default is a list of windows, from its start again where it ends.
+    TensorRT-LLM's runtime default `max_attention_window` is a list, repeated over the layers. A
+    checkpoint without it slides by `sliding_window`: Gemma 3 except in every
+    `_sliding_window_pattern`-th layer, others everywhere.
     """
     defaults = (config.get("runtime_defaults") or {}).get("kv_cache_config") or {}
-    windows = defaults.get("max_attention_window") or [config.get("sliding_window") or 0]
-    window = int(windows[layer % len(windows)])
+    window = int(config.get("sliding_window") or 0)
+    if windows := defaults.get("max_attention_window"):
+        window = int(windows[layer % len(windows)])
+    elif pattern := config.get("_sliding_window_pattern"):
+        window *= bool((layer + 1) % pattern)
     return window if window < config["max_position_embeddings"] else 0
 
 

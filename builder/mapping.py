@@ -53,7 +53,8 @@ class Layout:
     The `tp` ranks hold a mixture's experts as `moe_ep` groups, each expert of a group divided over
     `tp / moe_ep` ranks. `cp` ranks divide the context and share their weights. With
     `parallel_embedding` the embedding is divided, by rows or, with `embedding_sharding_dim` 1, by
-    columns; else every rank has all of it.
+    columns; else every rank has all of it. `gpus_per_node` is TensorRT-LLM's default where ranks
+    are on several machines; it divides nothing.
     """
 
     tp: int = 1
@@ -62,6 +63,21 @@ class Layout:
     moe_ep: int = 1
     parallel_embedding: bool = False
     embedding_sharding_dim: int = 0
+    gpus_per_node: int = 8
+
+    @staticmethod
+    def of_config(config: Config) -> Layout:
+        """How a checkpoint's config says that it is divided."""
+        mapping = config.get("mapping") or {}
+        return Layout(
+            tp=int(mapping.get("tp_size", 1)),
+            pp=int(mapping.get("pp_size", 1)),
+            cp=int(mapping.get("cp_size", 1)),
+            moe_ep=max(1, int(mapping.get("moe_ep_size", 1))),
+            parallel_embedding=bool(config.get("use_parallel_embedding", False)),
+            embedding_sharding_dim=int(config.get("embedding_sharding_dim", 0)),
+            gpus_per_node=int(mapping.get("gpus_per_node", 8)),
+        )
 
     @property
     def world_size(self) -> int:
@@ -83,6 +99,8 @@ class Layout:
         mapping = {"world_size": self.world_size, "tp_size": self.tp, "pp_size": self.pp}
         if self.cp > 1:
             mapping["cp_size"] = self.cp
+        if self.gpus_per_node != Layout.gpus_per_node:
+            mapping["gpus_per_node"] = self.gpus_per_node
         if self.moe_ep > 1:
             mapping |= {"moe_tp_size": self.moe_tp, "moe_ep_size": self.moe_ep}
         return mapping

@@ -15,7 +15,8 @@ from typing import Any
 from builder.errors import LimitError
 from builder.gpus import Gpu
 from builder.limits import kv_bytes_of_sequence
-from builder.memory.weights import Weights, layout_of, weights_of_ranks
+from builder.mapping import Layout
+from builder.memory.weights import Weights, weights_of_ranks
 
 Config = Mapping[str, Any]
 
@@ -139,13 +140,13 @@ class Roofline:
 
     def _attention_s(self, stage: int, length: int) -> float:
         """Seconds of one token's scores and sums over `length` others, in 16 bits."""
-        heads = self.config["num_attention_heads"] / layout_of(self.config).tp
+        heads = self.config["num_attention_heads"] / Layout.of_config(self.config).tp
         flop = 4 * length * heads * self.config["head_size"] * len(self._layers(stage))
         return float(flop / self._flops(self.gpu.fp16_tflops))
 
     def _link_s(self, stage: int, tokens: int, *, steps: int = 1) -> float:
         """Seconds of the all-reduces (each rank sends its part around twice), and of handing on."""
-        layout = layout_of(self.config)
+        layout = Layout.of_config(self.config)
         size_bytes = 2 * tokens * self.config["hidden_size"]
         link = 1e9 * LINK_EFFICIENCY * (self.gpu.link_gb_s or 0)
         total = 0.0
@@ -158,7 +159,7 @@ class Roofline:
         return float(total)
 
     def _layers(self, stage: int) -> range:
-        return layout_of(self.config).layers(stage, self.config["num_hidden_layers"])
+        return Layout.of_config(self.config).layers(stage, self.config["num_hidden_layers"])
 
     def _fixed_s(self, stage: int) -> float:
         return len(self._layers(stage)) * KERNELS * KERNEL_LATENCY_S

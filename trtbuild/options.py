@@ -50,6 +50,7 @@ def layout(function: F) -> F:
         return function(*args, moe_ep=_expert_ranks(chosen["tp"], moe_tp, moe_ep), **chosen)
 
     for flag, most, default, text in (
+        ("--gpus-per-node", None, 8, "GPUs of a machine, where several machines hold the ranks."),
         ("--embedding-sharding-dim", 1, 0, "What of it: 0 its rows, 1 its columns."),
         ("--moe-ep", None, None, "Ranks that share out the experts; by default tp / moe-tp, or 1."),
         ("--moe-tp", None, None, "Ranks that each expert is divided over; by default tp / moe-ep."),

@@ -9,8 +9,9 @@ from typing import Any
 from builder.errors import LimitError
 from builder.gpus import Gpu
 from builder.limits import TOKENS_PER_BLOCK, kv_bytes_of_sequence, kv_bytes_per_layer
+from builder.mapping import Layout
 from builder.memory.activations import activation_bytes, runtime_bytes
-from builder.memory.weights import Weights, layout_of, weights_of_ranks
+from builder.memory.weights import Weights, weights_of_ranks
 
 Config = Mapping[str, Any]
 
@@ -119,7 +120,7 @@ def holds_a_sequence(found: RankMemory, load: Load) -> bool:
 def _rank(
     config: Config, gpu_bytes: int, load: Load, pp_rank: int, weights_bytes: int
 ) -> RankMemory:
-    layout = layout_of(config)
+    layout = Layout.of_config(config)
     layers = layout.layers(pp_rank, config["num_hidden_layers"])
     activations = activation_bytes(
         config,
@@ -164,7 +165,7 @@ def _too_large(config: Config, gpu: Gpu, load: Load, found: RankMemory) -> Limit
 
 def _more_ranks(config: Config, gpu: Gpu, load: Load) -> str | None:
     """How few tensor ranks would be enough."""
-    layout = layout_of(config)
+    layout = Layout.of_config(config)
     for ranks in (ranks for ranks in _TENSOR_RANKS if ranks > layout.tp):
         divided = replace(layout, tp=ranks, moe_ep=1)
         try:

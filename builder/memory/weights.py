@@ -41,22 +41,9 @@ class Weights:
     head_parameters: int
 
 
-def layout_of(config: Config) -> Layout:
-    """How a checkpoint's config says that it is divided over ranks."""
-    mapping = config.get("mapping") or {}
-    return Layout(
-        tp=int(mapping.get("tp_size", 1)),
-        pp=int(mapping.get("pp_size", 1)),
-        cp=int(mapping.get("cp_size", 1)),
-        moe_ep=max(1, int(mapping.get("moe_ep_size", 1))),
-        parallel_embedding=bool(config.get("use_parallel_embedding", False)),
-        embedding_sharding_dim=int(config.get("embedding_sharding_dim", 0)),
-    )
-
-
 def weights_of_ranks(config: Config) -> tuple[Weights, ...]:
     """Those of each pipeline rank."""
-    return tuple(weights_of_rank(config, pp_rank) for pp_rank in range(layout_of(config).pp))
+    return tuple(weights_of_rank(config, pp_rank) for pp_rank in range(Layout.of_config(config).pp))
 
 
 def weights_of_rank(config: Config, pp_rank: int = 0) -> Weights:
@@ -93,7 +80,7 @@ def tensors_of_rank(config: Config, pp_rank: int = 0) -> list[tuple[RankTensor, 
 
     Raises UnknownFamilyError, and LimitError for a layout that can't be.
     """
-    layout, family = layout_of(config), families.of(config["architecture"])
+    layout, family = Layout.of_config(config), families.of(config["architecture"])
     layout.check(family, config)
     layout, count = layout.of(family), config["num_hidden_layers"]
     if not _alike(config, family):

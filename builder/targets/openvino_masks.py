@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from openvino import Node
 from openvino import opset15 as ops
 
+from builder.limits import window_tokens
 from builder.targets.openvino_nodes import Inputs, float32, int64
 
 ALIBI = ("alibi", "alibi_with_scale")
@@ -67,22 +68,6 @@ class Masks:
         mask = ops.select(seen, float32(0), self._lowest)
         end = ops.unsqueeze(self._length, int64(0))
         return ops.slice(mask, int64([0]), end, int64([1]), int64([3]))
-
-
-def window_tokens(config: Mapping[str, Any], layer: int) -> int:
-    """How many tokens up to its own a layer attends to; 0 for all.
-
-    TensorRT-LLM's runtime default `max_attention_window` is a list, repeated over the layers. A
-    checkpoint without it slides by `sliding_window`: Gemma 3 except in every
-    `_sliding_window_pattern`-th layer, others everywhere.
-    """
-    defaults = (config.get("runtime_defaults") or {}).get("kv_cache_config") or {}
-    window = int(config.get("sliding_window") or 0)
-    if windows := defaults.get("max_attention_window"):
-        window = int(windows[layer % len(windows)])
-    elif pattern := config.get("_sliding_window_pattern"):
-        window *= bool((layer + 1) % pattern)
-    return window if window < config["max_position_embeddings"] else 0
 
 
 def alibi_slopes(config: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -135,6 +135,17 @@ def test_a_vocabulary_that_does_not_divide_is_padded_with_zero_rows(
         assert together.tobytes() == cut[source].tobytes()
 
 
+@pytest.mark.parametrize("gpus_per_node", [2, 8])
+def test_a_layout_is_read_back_as_it_was_written(
+    tiny_models: dict[str, Path], tmp_path: Path, gpus_per_node: int
+) -> None:
+    options = ConvertOptions(tp=2, pp=2, gpus_per_node=gpus_per_node)
+    convert(tiny_models["llama"], tmp_path / "out", options=options)
+    mapping = json.loads((tmp_path / "out" / "config.json").read_text())["mapping"]
+    assert mapping.get("gpus_per_node", 8) == gpus_per_node
+    assert Checkpoint.open(tmp_path / "out").layout == options.layout
+
+
 def test_layers_that_do_not_divide_go_to_the_first_ranks() -> None:
     layout = Layout(pp=3)
     assert [list(layout.layers(rank, 8)) for rank in range(3)] == [[0, 1, 2], [3, 4, 5], [6, 7]]

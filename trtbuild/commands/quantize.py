@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _CONVERSION = {
     *("dtype", "name", "tp", "pp", "cp", "moe_ep"),
-    *("parallel_embedding", "embedding_sharding_dim"),
+    *("parallel_embedding", "embedding_sharding_dim", "gpus_per_node"),
 }
 
 

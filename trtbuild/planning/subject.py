@@ -11,7 +11,6 @@ from builder.checkpoint import CONFIG, Checkpoint
 from builder.checkpoint_config import pretrained_config
 from builder.errors import ArtifactError
 from builder.mapping import Layout
-from builder.memory.weights import layout_of
 from builder.quantized_shapes import form
 from builder.source import ModelConfig, hf_config, open_source
 from builder.source.hf_quantization import quantization
@@ -47,7 +46,7 @@ class Subject:
     @property
     def layout(self) -> Layout | None:
         """Its own, where it is divided already."""
-        return None if self.config is None else layout_of(self.config)
+        return None if self.config is None else Layout.of_config(self.config)
 
     @property
     def dtype(self) -> str:
