@@ -29,7 +29,6 @@ from quantize.recipes import RECIPES
 from quantize.recording import Recording, record
 from quantize.scorers.torch_model import TorchScorer
 
-AWQ_FULL = {"method": "awq_full", "alpha_step": 0.1}
 SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("fp8", {"samples": 8}),
     ("fp8", {}),
@@ -43,8 +42,7 @@ SETTINGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("int4_awq", {"samples": 32}),
     ("int4_awq", {"chat_template": False}),
     ("int4_awq", {"max_length": 128, "samples": 256}),
-    ("int4_awq", {"algorithm": {"method": "awq_lite", "alpha_step": 0.05}}),
-    ("int4_awq", {"algorithm": AWQ_FULL}),
+    ("int4_awq", {"samples": 8, "algorithm": {"method": "awq_lite", "alpha_step": 0.05}}),
     ("w4a8_awq", {}),
 )
 """Recipe → what differs from 64 samples of 512 tokens, chat rendered, groups of 64."""

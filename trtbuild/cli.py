@@ -46,6 +46,11 @@ class _Commands(click.Group):
         if name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"trtbuild.commands.{name}"), name)
+        for option in command.params:
+            if isinstance(option, click.Option):
+                # as the flag is called, which is not always the parameter's name
+                flag = max(option.opts, key=len).lstrip("-").replace("-", "_")
+                option.envvar = f"TRTBUILD_{name}_{flag}".upper()
         return command
 
 

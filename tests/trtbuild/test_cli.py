@@ -147,6 +147,11 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert dtype() == "float16"
 
 
+def test_a_variable_is_called_as_its_flag_is() -> None:
+    rows = json.loads(trtbuild("recipes", env={"TRTBUILD_RECIPES_JSON": "1"}).stdout)
+    assert "fp8" in {row["recipe"] for row in rows}
+
+
 def test_a_setting_that_no_command_has_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[convert]\ndtipe = 1\n")
