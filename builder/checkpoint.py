@@ -74,7 +74,7 @@ class Checkpoint:
     @staticmethod
     def open(path: Path) -> Checkpoint:
         """Open the folder. Raises ArtifactError when it isn't a whole checkpoint."""
-        config = _read_config(path)
+        config = read_config(path)
         checkpoint = Checkpoint(path=path, config=config)
         for rank in range(checkpoint.layout.files):
             if not (path / rank_file(rank)).is_file():
@@ -121,7 +121,8 @@ class Checkpoint:
             raise ArtifactError(error.what, found=error.found, do=_AGAIN) from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The folder's config.json, weights or not. Raises ArtifactError for one that isn't whole."""
     try:
         config = json.loads((path / CONFIG).read_bytes())
     except (FileNotFoundError, NotADirectoryError):

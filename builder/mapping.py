@@ -18,6 +18,9 @@ from builder.safetensors_file import ALL
 
 Config = Mapping[str, Any]
 
+FLAGS: Mapping[str, str] = {"tp": "--tp", "pp": "--pp", "cp": "--cp", "moe_ep": "--moe-ep"}
+"""A layout's counts of ranks as the commands that make a checkpoint call them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
@@ -110,8 +113,9 @@ class Layout:
         forced = family.always_parallel_embedding and self.tp > 1
         return replace(self, parallel_embedding=True) if forced else self
 
-    def check(self, family: Family, config: Config) -> None:
-        """Raise LimitError for a model that can't be divided so."""
+    def check(self, family: Family, config: Config, *, names: Mapping[str, str] = FLAGS) -> None:
+        """Raise LimitError, with the caller's `names`, for a model that can't be divided so."""
+        tp, pp, cp, moe_ep = (names[each] for each in FLAGS)
         heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         layers, experts = config["num_hidden_layers"], (config.get("moe") or {}).get("num_experts")
         tensor = f"can't be divided over {self.tp} tensor-parallel ranks"
@@ -120,49 +124,49 @@ class Layout:
                 heads % self.tp == 0,
                 tensor,
                 f"{heads} attention heads",
-                "choose a --tp that divides them",
+                f"choose a {tp} that divides them",
             ),
             (
                 0 in (kv_heads % self.tp, self.tp % kv_heads),
                 tensor,
                 f"{kv_heads} key-value heads",
-                "choose a --tp that divides them, or that they divide",
+                f"choose a {tp} that divides them, or that they divide",
             ),
             (
                 layers >= self.pp,
                 f"can't be divided over {self.pp} pipeline ranks",
                 f"{layers} layers",
-                f"choose a --pp of at most {layers}",
+                f"choose a {pp} of at most {layers}",
             ),
             (
                 self.pp == 1 or family.pipeline,
                 "can't be divided over pipeline ranks by TensorRT-LLM",
-                f"--pp {self.pp}",
-                "divide it with --tp",
+                f"{pp} {self.pp}",
+                f"divide it with {tp}",
             ),
             (
                 self.cp == 1 or family.context,
                 "can't be divided over context-parallel ranks by TensorRT-LLM",
-                f"--cp {self.cp}",
-                "leave --cp out",
+                f"{cp} {self.cp}",
+                f"leave {cp} out",
             ),
             (
                 heads % (self.tp * self.cp) == 0,
                 f"can't be divided over {self.cp} context-parallel times {self.tp} tensor ranks",
                 f"{heads} attention heads",
-                "choose a --cp and --tp whose product divides them",
+                f"choose a {cp} and {tp} whose product divides them",
             ),
             (
                 self.tp % self.moe_ep == 0,
                 f"can't be divided over {self.moe_ep} expert-parallel ranks",
                 f"{self.tp} tensor-parallel ranks",
-                "choose a --moe-ep that divides --tp",
+                f"choose a {moe_ep} that divides {tp}",
             ),
             (
                 self.moe_ep == 1 or (experts and experts % self.moe_ep == 0),
                 f"can't be divided over {self.moe_ep} expert-parallel ranks",
                 f"{experts} experts" if experts else "a model without experts",
-                "choose a --moe-ep that divides them" if experts else "leave --moe-ep out",
+                f"choose a {moe_ep} that divides them" if experts else f"leave {moe_ep} out",
             ),
         ):
             if not allowed:

@@ -5,9 +5,9 @@ serve it under Triton, ask greedily, measure; then transformers judges every tok
 (Markdown and JSON) says of each step its command, time and outcome. What fails is said, and the
 next variant goes on; the exit code is 0 only when everything passed.
 
-On a machine with Docker and a GPU, `make gpu-acceptance MODEL=…` runs it in the image of
-docker/Dockerfile; in a Triton container with trtbuild installed it is `python3
-examples/gpu_acceptance.py MODEL`. With `--target openvino` the same runs on a CPU, as a rehearsal.
+On a machine with Docker and a GPU, `make gpu-acceptance MODEL=…` runs it in the quantize image of
+docker/Dockerfile, where trtbuild is installed twice: ModelOpt can't share TensorRT-LLM's Python.
+With `--target openvino` the same runs on a CPU, as a rehearsal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from typing import Any
 from acceptance_answers import Answer, Served, compare, load_reference
 from acceptance_report import Report, Variant
 
+from builder.machine import gpus
+
 PLAIN = "plain"
+QUANTIZE = Path("/opt/quantize/bin/python")
+"""The Python that has ModelOpt, in the image; elsewhere it is this one."""
 RECIPES = {"tensorrt-llm": ("fp8", "int4_awq"), "openvino": ("fp8", "int4_awq")}
 LEAST = {PLAIN: 0.99, "fp8": 0.9, "int8_wo": 0.95, "int8_sq": 0.8, "nvfp4": 0.75}
 """Variant → the part of its tokens that must be transformers' own choice, or nearly."""
@@ -129,17 +133,20 @@ def _judge(variant: Variant, answers: list[Answer], reference: Any) -> str:
 def trtbuild(variant: Variant, *words: object) -> None:
     """A step that is a command of trtbuild."""
     command = ["trtbuild", *map(str, words)]
+    apart = words[0] == "quantize" and QUANTIZE.exists()
+    python = str(QUANTIZE) if apart else sys.executable
 
     def run() -> str:
         result = subprocess.run(
-            [sys.executable, "-m", *command], capture_output=True, text=True, check=False
+            [python, "-m", *command], capture_output=True, text=True, check=False
         )
         if result.returncode != 0:
             last = "\n".join(result.stderr.strip().splitlines()[-8:])
             raise RuntimeError(f"exit code {result.returncode}: {last}")
         return next(iter(result.stdout.strip().splitlines()[-1:]), "")
 
-    variant.step(str(words[0]), run, command=command)
+    shown = [python, "-m", *command] if apart else command
+    variant.step(str(words[0]), run, command=shown)
 
 
 def ask_json(*words: str) -> Any:
@@ -152,9 +159,10 @@ def ask_json(*words: str) -> Any:
         return None
 
 
-def recipes_for(target: str, gpu: str | None) -> Iterator[str]:
-    """Those of the target that the GPU runs."""
-    runs = {row["recipe"]: row["runs"] for row in ask_json("recipes", "--gpu", gpu)} if gpu else {}
+def recipes_for(target: str, sm: int) -> Iterator[str]:
+    """Those of the target that a GPU of this compute capability runs; all where it isn't known."""
+    rows = ask_json("recipes", "--gpu", f"sm{sm}") if sm else None
+    runs = {row["recipe"]: row["runs"] for row in rows or ()}
     for recipe in RECIPES[target]:
         if runs.get(recipe, True):
             yield recipe
@@ -189,9 +197,12 @@ def main() -> int:
     """Run everything, write the report, and say whether all passed."""
     chosen = read_arguments()
     machine = ask_json("doctor")
-    gpu = first_gpu()
-    wanted = chosen.recipes.split(",") if chosen.recipes else recipes_for(chosen.target, gpu)
-    report = Report(model=str(chosen.model), target=chosen.target, gpu=gpu, machine=machine)
+    gpu = next(iter(gpus()), None)
+    runs = recipes_for(chosen.target, gpu.sm if gpu else 0)
+    wanted = chosen.recipes.split(",") if chosen.recipes else runs
+    report = Report(
+        model=str(chosen.model), target=chosen.target, gpu=gpu and gpu.name, machine=machine
+    )
     session = Session(
         model=chosen.model,
         work=chosen.work,
@@ -209,13 +220,6 @@ def main() -> int:
     session.judge()
     print(report.write(chosen.work))
     return 0 if report.passed else 1
-
-
-def first_gpu() -> str | None:
-    """The name of the first GPU here."""
-    from builder.machine import gpus
-
-    return next((gpu.name for gpu in gpus()), None)
 
 
 if __name__ == "__main__":

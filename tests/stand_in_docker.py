@@ -92,6 +92,8 @@ def run(words: list[str]) -> int:
     for kind, source, destination, *others in mounts:
         assert kind == "type=bind"
         source, destination = source.removeprefix("src="), destination.removeprefix("dst=")
+        if not Path(source).is_absolute():
+            return fail(f"invalid mount path: '{source}' mount path must be absolute")
         if not Path(source).exists():
             return fail(f"bind source path does not exist: {source}")
         assert source == destination

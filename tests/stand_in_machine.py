@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-STRICT_FLAGS = HERE / "builder" / "tensorrt_llm"
+STRICT_FLAGS = HERE / "builder" / "trtllm"
 """Where the table of trtllm-build's flags is."""
 VERSIONS = {"tensorrt_llm": "1.2.1", "tensorrt": "10.14.1.48"}
 H100 = "NVIDIA H100 80GB HBM3"

@@ -34,6 +34,11 @@ class TritonServer:
     caches: Path | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def has_tensorrt_llm(self) -> bool:
+        """Whether NVIDIA's TensorRT-LLM backend is there."""
+        return (self.backends / TENSORRT_LLM).is_dir()
+
 
 def find() -> TritonServer:
     """The tritonserver on the PATH, else the one in the nvidia-pytriton wheel.

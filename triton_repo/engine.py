@@ -48,6 +48,12 @@ def read(path: Path) -> Engine:
         raise ArtifactError(
             f"{path} is not an engine", found=f"a {manifest.kind}", do=_next_step(manifest.kind)
         )
+    if manifest.options.get("target") == "llmapi":
+        raise ArtifactError(
+            f"{path} is for TensorRT-LLM's LLM API, which needs no Triton repository",
+            found="target llmapi",
+            do="serve it with TensorRT-LLM's own trtllm-serve",
+        )
     config = _config(path)
     build = _section(path, config, "build_config")
     model = _section(path, config, "pretrained_config")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -79,9 +78,7 @@ def llmapi_options(chosen: Chosen) -> LlmApiOptions:
     """What the options say to the target llmapi."""
     from builder.targets.llmapi import LlmApiOptions
 
-    options = chosen.among((*_SHARED, "tp", "pp", "copy"))
-    if "ep" in chosen.given:
-        options["moe_ep"] = chosen.given["ep"]
+    options = chosen.among((*_SHARED, "tp", "pp", "moe_ep", "copy"))
     if "set" in chosen.given:
         options["settings"] = chosen.given["set"]
     return LlmApiOptions(**options)
@@ -103,29 +100,24 @@ def show_dry_run(
     if as_json:
         click.echo(json.dumps(asdict(planned), indent=2))
     else:
-        _show_engine(planned)
+        _show_engine(planned, out)
 
 
-def _show_engine(planned: DryRun) -> None:
-    rows = [(name, _text(each.value), each.reason) for name, each in planned.settings.items()]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
+def _show_engine(planned: DryRun, out: Path) -> None:
+    from trtbuild.report_table import Row, show
 
-        table = Table("setting", "value", "why", box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-    else:
-        width = max(len(name) for name, *_ in rows)
-        for name, value, why in rows:
-            click.echo(f"{name:{width}}  {value}  ({why})")
+    settings = planned.settings.items()
+    show(
+        ("value", "why"),
+        [Row(state=name, cells=(_text(each.value), each.reason)) for name, each in settings],
+    )
     click.echo(f"\ncompiler: {planned.compiler}\ngpu: {planned.gpu or 'not known: --gpu NAME'}")
     if planned.memory:
         click.echo(f"memory of a rank: {_memory(planned.memory)}")
     if planned.missing:
         click.echo(f"can't be done here: {planned.missing}")
-    click.echo(f"\n{shlex.join(planned.command)}")
+    # a container needs the folder to be there
+    click.echo(f"\nmkdir -p {shlex.quote(str(out.resolve()))}\n{shlex.join(planned.command)}")
 
 
 def _memory(rank: RankMemory) -> str:

@@ -15,8 +15,9 @@ from builder.machine import Machine, this_machine
 from builder.machine.finding import Finding, Target
 from builder.machine.findings import driver_trouble, findings, gpus_that_run
 from triton_repo import binary
-from triton_repo.binary import TENSORRT_LLM, TritonServer
+from triton_repo.binary import TritonServer
 
+LLM_API = "llmapi"
 NO_GPU = "it needs an NVIDIA GPU of SM 80 or later"
 CPU_EXTRA = "pip install 'trtbuild[cpu]'"
 
@@ -30,8 +31,10 @@ class Diagnosis:
 
     @property
     def possible(self) -> bool:
-        """Whether it is of any use."""
-        return any(target.possible for target in self.targets)
+        """Whether it makes engines or serves: a folder for the LLM API can be made anywhere."""
+        return any(
+            target.serves or (target.builds and target.name != LLM_API) for target in self.targets
+        )
 
 
 def diagnose(machine: Machine | None = None) -> Diagnosis:
@@ -60,16 +63,12 @@ def _find_triton() -> tuple[TritonServer | None, MissingToolError | None]:
         return None, error
 
 
-def _has_nvidias_backend(triton: TritonServer) -> bool:
-    return (triton.backends / TENSORRT_LLM).is_dir()
-
-
 def _triton(triton: TritonServer | None, why_not: MissingToolError | None) -> Finding:
     name = "Triton"
     if why_not is not None:
         found = "; ".join(filter(None, (why_not.what, why_not.found)))
         return Finding(name=name, level="warning", found=found, do=why_not.do or "")
-    nvidias = triton is not None and _has_nvidias_backend(triton)
+    nvidias = triton is not None and triton.has_tensorrt_llm
     use = "with NVIDIA's TensorRT-LLM backend" if nvidias else "for the openvino target"
     return Finding(name=name, level="ok", found=f"{triton and triton.path}, {use}")
 
@@ -98,32 +97,23 @@ def _installed(package: str) -> str | None:
 def _targets(
     machine: Machine, triton: TritonServer | None, why_not: MissingToolError | None
 ) -> Iterator[Target]:
-    gpus, found = gpus_that_run(machine), machine.tensorrt_llm
-    backend = triton is not None and _has_nvidias_backend(triton)
-    yield _on_cpu(triton, why_not)
-    native = [
-        "" if gpus else NO_GPU,
-        "" if found and found.has_build else f"install TensorRT-LLM {versions.LAST_WITH_ENGINES}",
-    ]
-    to_serve = "" if backend else "it builds; to serve, work in Triton's container"
-    yield _target("tensorrt-llm", native, to_serve)
-    contained = ["" if gpus else NO_GPU, *_container_lacks(machine)]
+    found = machine.tensorrt_llm
+    nvidias = triton is not None and triton.has_tensorrt_llm
+    no_gpu = "" if gpus_that_run(machine) else NO_GPU
+    no_triton = (why_not.do or why_not.what) if why_not else ""
+    if nvidias:
+        no_triton = "this Triton's TensorRT-LLM backend is NVIDIA's: use one without it"
+    no_openvino = "" if _installed("openvino") else CPU_EXTRA
+    yield _target("openvino", [no_openvino], [no_triton])
+    no_compiler = f"install TensorRT-LLM {versions.LAST_WITH_ENGINES}"
+    native = [no_gpu, "" if found and found.has_build else no_compiler]
+    yield _target("tensorrt-llm", native, ["" if nvidias else "work in Triton's container"])
+    contained = [no_gpu, *_container_lacks(machine)]
     image = versions.image(versions.LAST_WITH_ENGINES)
-    yield _target("tensorrt-llm in a container", contained, f"build --container uses {image}")
-    llmapi = ["" if gpus else NO_GPU]
-    if not (found and found.has_llmapi):
-        llmapi += _container_lacks(machine)
-    yield _target("llmapi", llmapi, "")
-
-
-def _on_cpu(triton: TritonServer | None, why_not: MissingToolError | None) -> Target:
-    lacks = [
-        "" if _installed("openvino") else CPU_EXTRA,
-        (why_not.do or why_not.what) if why_not else "",
-    ]
-    if triton is not None and _has_nvidias_backend(triton):
-        lacks.append("this Triton's TensorRT-LLM backend is NVIDIA's: use one without it")
-    return _target("openvino", lacks, "")
+    yield _target("tensorrt-llm in a container", contained, [], f"build --container uses {image}")
+    newer = found and found.has_llmapi and not versions.has_engines(found.version or "0")
+    to_serve = [no_gpu, *([] if newer else _container_lacks(machine))]
+    yield _target(LLM_API, [], to_serve, "serve it with trtllm-serve of TensorRT-LLM 1.3")
 
 
 def _container_lacks(machine: Machine) -> list[str]:
@@ -137,6 +127,10 @@ def _container_lacks(machine: Machine) -> list[str]:
     return [toolkit, f"the driver is too old: {driver}" if driver else ""]
 
 
-def _target(name: str, lacks: list[str], note: str) -> Target:
-    wanted = list(dict.fromkeys(filter(None, lacks)))
-    return Target(name=name, possible=not wanted, do="; ".join(wanted) or note)
+def _target(name: str, to_build: list[str], to_serve: list[str], note: str = "") -> Target:
+    """A target by what it lacks; what isn't built isn't served either."""
+    build, serve = (list(dict.fromkeys(filter(None, each))) for each in (to_build, to_serve))
+    lacks = [*build, *(["to serve it: " + ", ".join(serve)] if serve else [])]
+    return Target(
+        name=name, builds=not build, serves=not (build or serve), do="; ".join(lacks) or note
+    )

@@ -68,14 +68,13 @@ def run_proxy(repository: Path, *, triton: str, host: str, port: int) -> None:
 
 def _launch_config(served: ServedRepository, host: str, options: TritonOptions) -> LaunchConfig:
     """How to launch a repository. Raises for an engine or a machine that it can't run on."""
-    world_size = 1
-    if served.target == "tensorrt-llm":
-        from builder.fit import refuse_misfit
-        from triton_repo import engine, preflight
+    from builder.fit import refuse_misfit
+    from triton_repo import engine, preflight
 
-        refuse_misfit(served.engine_dir)
-        world_size = engine.read(served.engine_dir).world_size
-        preflight.check(world_size, say=say)
+    refuse_misfit(served.engine_dir)
+    preflight.check_backend(served.target)
+    world_size = engine.read(served.engine_dir).world_size
+    preflight.check_ranks(world_size, say=say)
     return LaunchConfig(
         repository=served.path,
         log_path=options.log or default_log(served.path),

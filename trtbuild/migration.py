@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.errors import ArtifactError
+from trtbuild import report_table
+from trtbuild.report_table import Row
 
 if TYPE_CHECKING:
     from builder.manifest import Manifest
@@ -51,8 +52,9 @@ def show_migration(
     from builder.migrate.row import Fate
 
     kept, lost = migration.with_fate(Fate.KEPT), migration.with_fate(Fate.LOST)
-    _show_table([("kept", _old(each), _new(each)) for each in kept])
-    _show_table([("lost", _old(each), each.text) for each in lost])
+    rows = [Row(state="kept", cells=(_old(each), _new(each))) for each in kept]
+    rows += [Row(state="lost", cells=(_old(each), ""), do=each.text) for each in lost]
+    report_table.show(("the engine", "the LLM API"), rows)
     for fate in (Fate.UNNEEDED, Fate.UNUSED):
         _show_rest(fate.value, migration.with_fate(fate))
     notes = migration.resolved.notes
@@ -69,29 +71,6 @@ def _old(outcome: Outcome) -> str:
 def _new(outcome: Outcome) -> str:
     new = f"{outcome.setting} = {_word(outcome.to)}"
     return f"{new} ({outcome.text})" if outcome.text else new
-
-
-def _show_table(rows: Sequence[tuple[str, str, str]]) -> None:
-    """What the engine had, and beside it what became of it; drawn on a terminal."""
-    if not rows:
-        return
-    if sys.stdout.isatty():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("", box=box.SIMPLE)
-        for column in ("the engine", "the LLM API"):
-            table.add_column(column, overflow="fold")
-        for state, old, new in rows:
-            style = "green" if state == "kept" else "yellow"
-            table.add_row(Text(state, style), Text(old), Text(new))
-        Console().print(table)
-        return
-    width = max(len(old) for _, old, _ in rows)
-    for state, old, new in rows:
-        click.echo(f"{state}  {old:<{width}}  {new}")
 
 
 def _word(value: Any) -> str:

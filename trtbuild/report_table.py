@@ -13,7 +13,7 @@ STYLES = {"ok": "green", "yes": "green", "warning": "yellow", "problem": "red", 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A line of a report: how it stands (a key of STYLES), its cells, and what to do about it."""
+    """A line of a report: its name or how it stands (a key of STYLES), its cells, what to do."""
 
     state: str
     cells: tuple[str, ...]
@@ -43,9 +43,10 @@ def _draw(columns: Sequence[str], rows: Sequence[Row]) -> None:
     from rich.text import Text
 
     table = Table(header_style="bold")
-    for column in ("", *columns, "to do"):
+    to_do = any(row.do for row in rows)
+    for column in ("", *columns, *(["to do"] if to_do else [])):
         table.add_column(column, overflow="fold")
     for row in rows:
         state = Text(row.state, STYLES.get(row.state, ""))
-        table.add_row(state, *map(Text, row.cells), Text(row.do))
+        table.add_row(state, *map(Text, row.cells), *([Text(row.do)] if to_do else []))
     Console().print(table)

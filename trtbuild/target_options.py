@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from builder.limits import LimitOptions
+from builder.targets.tensorrt_llm.speculative_modes import SPECULATIVE_MODES
 from trtbuild.options import FOLDER
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,9 +25,7 @@ TARGETS = OPENVINO, TENSORRT_LLM, LLMAPI = "openvino", "tensorrt-llm", "llmapi"
 ON_GPU = (TENSORRT_LLM, LLMAPI)
 _NOT_GIVEN = (ParameterSource.DEFAULT, None)
 _COUNT = click.IntRange(1)
-_SPECULATIVE = (
-    *("draft_tokens_external", "medusa", "eagle", "lookahead_decoding", "explicit_draft_tokens"),
-)
+_SPECULATIVE = tuple(mode for mode in SPECULATIVE_MODES if mode != "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +116,7 @@ _COMPILER: tuple[Option, ...] = (
     _option("--gpu", "The GPU it is for; by default the one here.", (TENSORRT_LLM,)),
     _option(
         "--container",
-        "Compile in the image with TensorRT-LLM 1.2.1 (auto), or in this one.",
+        "Compile in the image with TensorRT-LLM 1.2.1 (auto), or in this: a name, 26.07 or 1.2.1.",
         (TENSORRT_LLM,),
         is_flag=False,
         flag_value="auto",
@@ -138,8 +137,8 @@ _COMPILER: tuple[Option, ...] = (
     ),
 )
 _ENGINE: tuple[Option, ...] = (
-    _option("--max-input-len", "Tokens of a prompt at most.", (TENSORRT_LLM,), type=int),
-    _option("--max-beam-width", "Beams of beam search.", (TENSORRT_LLM,), type=int),
+    _option("--max-input-len", "Tokens of a prompt at most.", (TENSORRT_LLM,), type=_COUNT),
+    _option("--max-beam-width", "Beams of beam search.", (TENSORRT_LLM,), type=_COUNT),
     _option(
         "--gather-logits",
         "Keep the logits of these phases for clients that ask for them.",
@@ -160,7 +159,7 @@ _ENGINE: tuple[Option, ...] = (
         (TENSORRT_LLM,),
         type=click.Choice(_SPECULATIVE),
     ),
-    _option("--max-draft-len", "Tokens of a draft at most.", (TENSORRT_LLM,), type=int),
+    _option("--max-draft-len", "Tokens of a draft at most.", (TENSORRT_LLM,), type=_COUNT),
     _option(
         "--weight-streaming",
         "Let weights stay in the host's memory.",
@@ -190,7 +189,7 @@ def _layout(targets: tuple[str, ...]) -> tuple[Option, ...]:
     return (
         _option("--tp", "Tensor-parallel ranks.", targets, type=_COUNT),
         _option("--pp", "Pipeline-parallel ranks.", targets, type=_COUNT),
-        _option("--ep", "Expert-parallel ranks, of the tensor-parallel.", targets, type=_COUNT),
+        _option("--moe-ep", "Expert-parallel ranks, of the tensor-parallel.", targets, type=_COUNT),
     )
 
 
@@ -229,7 +228,7 @@ def target(options: tuple[Option, ...], targets: tuple[str, ...] = TARGETS) -> C
 
     def with_options(function: F) -> F:
         @wraps(function)
-        def command(*args: Any, target: str, **others: Any) -> Any:
+        def command(*args: Any, target: str | None, **others: Any) -> Any:
             values = {option.name: others.pop(option.name) for option in options}
             return function(*args, chosen=_chosen(options, targets, target, values), **others)
 
@@ -239,8 +238,8 @@ def target(options: tuple[Option, ...], targets: tuple[str, ...] = TARGETS) -> C
         return click.option(
             "--target",
             type=click.Choice(targets),
-            default=default_target,
-            show_default="tensorrt-llm where it can be built, else openvino",
+            show_default="tensorrt-llm where it can be built or an option is its alone,"
+            " else openvino",
             help="What runs the engine.",
         )(decorated)
 
@@ -255,13 +254,18 @@ def default_target() -> str:
 
 
 def _chosen(
-    options: Iterable[Option], targets: tuple[str, ...], target: str, values: Mapping[str, Any]
+    options: Iterable[Option],
+    targets: tuple[str, ...],
+    target: str | None,
+    values: Mapping[str, Any],
 ) -> Chosen:
-    context = click.get_current_context()
+    source = click.get_current_context().get_parameter_source
+    asked = [option for option in options if source(option.name) not in _NOT_GIVEN]
+    if target is None:
+        own = any(option.targets == (TENSORRT_LLM,) for option in asked)
+        target = TENSORRT_LLM if own else default_target()
     given = {}
-    for option in options:
-        if context.get_parameter_source(option.name) in _NOT_GIVEN:
-            continue
+    for option in asked:
         if target not in option.targets:
             those = " and ".join(option.among(targets))
             raise click.UsageError(

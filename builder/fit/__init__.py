@@ -20,6 +20,7 @@ from builder.fit.mismatch import Agreement, Found, Mismatch, Unknown
 from builder.fit.place import Place, place_of
 from builder.fit.versions import driver, software
 from builder.machine import Machine
+from builder.progress import Progress, silent
 from builder.versions import Release
 
 __all__ = ["Comparison", "Mismatch", "compare", "fit", "is_engine", "refuse_misfit"]
@@ -82,11 +83,16 @@ def fit(engine: Path, against: Against = None) -> list[Mismatch]:
     return list(compare(engine, against).mismatches)
 
 
-def compare(engine: Path, against: Against = None, *, deep: bool = False) -> Comparison:
-    """`fit`, with what agrees and what could not be compared. `deep` reads every byte back."""
+def compare(
+    engine: Path, against: Against = None, *, deep: bool = False, progress: Progress = silent
+) -> Comparison:
+    """`fit`, with what agrees and what could not be compared.
+
+    `deep` reads every byte back; `progress` counts them, file by file.
+    """
     built, place = read_engine(engine), place_of(against)
     checked = chain.from_iterable(check(built, place) for check in _CHECKS)
-    files = list(damage(built, place, deep=deep))
+    files = list(damage(built, place, deep=deep, progress=progress))
     damaged = any(isinstance(each, Mismatch) for each in files)
     found: list[Found] = [*files, *checked]
     mismatches = [each for each in found if isinstance(each, Mismatch)]
@@ -105,13 +111,5 @@ def refuse_misfit(engine: Path, against: Against = None) -> None:
 
     Quick: no digests. What can't be compared is let pass, and so is any other target's engine.
     """
-    if not is_engine(engine):
-        return
-    place = place_of(against)
-    if place.gpus == ():
-        raise ArtifactError(
-            f"{engine} can't run on {place.name}: it is a TensorRT-LLM engine",
-            found="no NVIDIA GPU that CUDA may use",
-            do="serve it where there is one, or build with --target openvino",
-        )
-    compare(engine, place).require_fit()
+    if is_engine(engine):
+        compare(engine, against).require_fit()

@@ -46,6 +46,12 @@ class BuiltEngine:
     build_config: Mapping[str, Any]
 
     @property
+    def repository(self) -> Path | None:
+        """The Triton repository that it lies in, as a version of one of its models."""
+        model = self.path.resolve().parent
+        return model.parent if (model / "config.pbtxt").is_file() else None
+
+    @property
     def missing(self) -> list[str]:
         """Files of ranks that aren't there, or are empty."""
         return [engine_file(rank) for rank, size in enumerate(self.weights_bytes) if size is None]

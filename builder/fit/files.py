@@ -15,12 +15,16 @@ from builder.fit.mend import anew
 from builder.fit.mismatch import Mismatch, Unknown
 from builder.fit.place import Place
 from builder.manifest import Manifest
+from builder.progress import Progress, silent
 
 
-def damage(built: BuiltEngine, place: Place, *, deep: bool) -> Iterator[Mismatch | Unknown]:
+def damage(
+    built: BuiltEngine, place: Place, *, deep: bool, progress: Progress = silent
+) -> Iterator[Mismatch | Unknown]:
     """Every missing or changed file; with `deep` its bytes are read, else its size is looked at.
 
-    Of an engine without our manifest no more is known than which files there must be.
+    Of an engine without our manifest no more is known than which files there must be. `progress`
+    counts bytes, file by file.
     """
     broken = partial(
         Mismatch,
@@ -47,8 +51,10 @@ def damage(built: BuiltEngine, place: Place, *, deep: bool) -> Iterator[Mismatch
             return error.found
         return None
 
+    done, total = 0, sum(entry.size_bytes for part in parts for entry in part.files.values())
     with ThreadPoolExecutor(WORKERS) as pool:
         for part, found in zip(parts, pool.map(changed, parts), strict=True):
+            [(name, entry)] = part.files.items()
+            progress(done := done + entry.size_bytes, total)
             if found:
-                [name] = part.files
                 yield broken(what=name, engine="as it was built", found=found)

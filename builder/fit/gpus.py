@@ -11,6 +11,7 @@ from builder.fit.mend import anew, another_layout
 from builder.fit.mismatch import Agreement, Found, Mismatch, Unknown
 from builder.fit.place import Place, described
 from builder.machine.gpu import InstalledGpu
+from builder.memory.rank import gib
 
 _TIGHT = 0.9
 """With more than this part of the free memory taken by weights little is left for a KV cache."""
@@ -37,8 +38,9 @@ def capability(built: BuiltEngine, place: Place) -> Iterator[Found]:
         )
         return
     yield Agreement(what=what, value=f"SM {built.sm}")
-    if place.counted and list(place.gpus[: len(same)]) != same:
-        chosen = ",".join(str(gpu.index) for gpu in same)
+    ranks = same[: built.ranks_here]
+    if place.counted and list(place.gpus[: len(ranks)]) != ranks:
+        chosen = ",".join(str(gpu.index) for gpu in ranks)
         yield Mismatch(
             what=what,
             engine=f"built for SM {built.sm}",
@@ -58,6 +60,14 @@ def capability(built: BuiltEngine, place: Place) -> Iterator[Found]:
 
 def count(built: BuiltEngine, place: Place) -> Iterator[Found]:
     """A GPU for each rank that runs here. CUDA gives a process one MIG slice at most."""
+    if place.gpus == ():
+        yield Mismatch(
+            what="GPUs",
+            engine=_wanted(built),
+            found="no NVIDIA GPU that CUDA may use",
+            do="run it where there is one, or build with --target openvino",
+        )
+        return
     if not place.gpus or not place.counted:
         why = place.no_gpus if not place.gpus else "how many GPUs there are is not known"
         yield Unknown(what="GPUs", why=why)
@@ -70,7 +80,7 @@ def count(built: BuiltEngine, place: Place) -> Iterator[Found]:
         return
     yield Mismatch(
         what="GPUs",
-        engine=f"{built.world_size} ranks, one GPU each",
+        engine=_wanted(built),
         found=described(tuple(usable)),
         do=another_layout(built, len(usable)),
         command=anew(built, place),
@@ -91,20 +101,20 @@ def memory(built: BuiltEngine, place: Place) -> Iterator[Found]:
     size, gpu = max(
         zip(sizes, usable, strict=False), key=lambda pair: pair[0] / max(1, pair[1].free_bytes)
     )
-    needs = f"{_gib(size)} of weights on a rank"
+    needs = f"{gib(size)} of weights on a rank"
     if size > gpu.memory_bytes:
-        found, do = f"{_gib(gpu.memory_bytes)} on {gpu.name}", another_layout(built, None)
+        found, do = f"{gib(gpu.memory_bytes)} on {gpu.name}", another_layout(built, None)
         yield Mismatch(what=what, engine=needs, found=found, do=do, command=anew(built, place))
     elif size > gpu.free_bytes:
-        found = f"{_gib(gpu.free_bytes)} free of {_gib(gpu.memory_bytes)} on GPU {gpu.index}"
+        found = f"{gib(gpu.free_bytes)} free of {gib(gpu.memory_bytes)} on GPU {gpu.index}"
         do = "stop what holds the rest (nvidia-smi shows it)"
         yield Mismatch(what=what, engine=needs, found=found, do=do)
     elif size > _TIGHT * gpu.free_bytes:
-        found = f"{_gib(gpu.free_bytes)} free on GPU {gpu.index}"
+        found = f"{gib(gpu.free_bytes)} free on GPU {gpu.index}"
         do = "expect few requests at once: little is left for the KV cache"
         yield Mismatch(what=what, engine=needs, found=found, do=do, fatal=False)
     else:
-        yield Agreement(what=what, value=f"{_gib(size)} of weights in {_gib(gpu.free_bytes)}")
+        yield Agreement(what=what, value=f"{gib(size)} of weights in {gib(gpu.free_bytes)}")
 
 
 def _same(built: BuiltEngine, place: Place) -> list[InstalledGpu]:
@@ -119,5 +129,5 @@ def _same_model(one: str, other: str) -> bool:
         return one == other
 
 
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 30):.1f} GiB"
+def _wanted(built: BuiltEngine) -> str:
+    return f"{built.world_size} ranks, one GPU each" if built.world_size > 1 else "one GPU"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder import manifest as manifests
 from builder import versions
 from builder.errors import LimitError, TrtbuildError
 from builder.fit.engine import BuiltEngine
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "CHECKPOINT"
 """An engine knows its checkpoint by digest, not by path: the user knows where it is."""
+ENGINE = "ENGINE"
+"""A folder of its own, for an engine that lies in a repository: that one is made again from it."""
 _LIMITS = ("max_batch_size", "max_seq_len", "max_num_tokens", "max_input_len", "max_beam_width")
 
 
@@ -38,18 +42,31 @@ def another_layout(built: BuiltEngine, gpus: int | None) -> str:
 def anew(built: BuiltEngine, place: Place) -> str:
     """The command that builds the engine again for a place: its versions, and its GPU.
 
-    Where those versions build no engines, the one that makes a folder for the LLM API instead.
+    Where those versions build no engines, the one that makes a folder for the LLM API instead. For
+    an engine in a repository, the command that makes that again follows.
     """
+    repository = built.repository
     if place.tensorrt_llm and not versions.has_engines(place.tensorrt_llm):
-        return shlex.join(["trtbuild", "migrate", str(built.path), "-o", f"{built.path}-llmapi"])
-    words = ["trtbuild", "build", CHECKPOINT, "-o", str(built.path), "--target", "tensorrt-llm"]
+        out = f"{repository or built.path}-llmapi"
+        return shlex.join(["trtbuild", "migrate", str(built.path), "--model", "MODEL", "-o", out])
+    out = ENGINE if repository else str(built.path)
+    words = ["trtbuild", "build", CHECKPOINT, "-o", out, "--target", "tensorrt-llm"]
     words += ["--name", built.name] if built.manifest else []
     words += _settings(built)
     if place.gpus and built.sm not in (None, *(gpu.sm for gpu in place.gpus)):
         words += ["--gpu", place.gpus[0].name]
     image = place.image or (None if place.tensorrt_llm else built.image or _image_of(built))
     words += ["--container", image] if image else []
-    return shlex.join(words)
+    commands = [words, *([_repo(repository, built)] if repository else [])]
+    return " && ".join(map(shlex.join, commands))
+
+
+def _repo(repository: Path, built: BuiltEngine) -> list[str]:
+    """The command that writes the engine's repository again, serving it by the same name."""
+    words = ["trtbuild", "repo", ENGINE, "-o", str(repository)]
+    ours = (repository / manifests.NAME).is_file()
+    name = manifests.read(repository).about.get("name") if ours else None
+    return [*words, "--name", str(name)] if name not in (None, built.name) else words
 
 
 def _image_of(built: BuiltEngine) -> str | None:

@@ -22,6 +22,8 @@ def software(built: BuiltEngine, place: Place) -> Iterator[Found]:
             yield Unknown(what=what, why="the engine doesn't say what built it")
         elif theirs is None:
             yield Unknown(what=what, why=place.no_versions)
+        elif strange := next((each for each in (ours, theirs) if not numbers(each)), None):
+            yield Unknown(what=what, why=f"{strange!r} is no version")
         elif _same(name, ours, theirs):
             yield Agreement(what=what, value=theirs)
         else:
@@ -49,11 +51,14 @@ def driver(_: BuiltEngine, place: Place) -> Iterator[Found]:
         why = place.no_gpus if place.driver is None else place.no_versions
         yield Unknown(what="driver", why=why)
         return
+    if not numbers(place.cuda):
+        yield Unknown(what="driver", why=f"{place.cuda!r} is no version")
+        return
     cuda, made_for = numbers(place.cuda)[0], place.made_for_driver
     oldest = OLDEST_DRIVERS.get(cuda)
     if oldest and numbers(place.driver) < numbers(oldest):
         yield _too_old(place, oldest)
-    elif made_for and numbers(place.driver)[0] < numbers(made_for)[0]:
+    elif made_for and numbers(place.driver)[:1] < numbers(made_for)[:1]:
         yield Mismatch(
             what="driver",
             engine=f"CUDA {place.cuda} comes with {made_for}",

@@ -23,5 +23,6 @@ class Target:
     """Whether a target can be built and served here; `do` is what it lacks, or what to know."""
 
     name: str
-    possible: bool
+    builds: bool
+    serves: bool
     do: str = ""

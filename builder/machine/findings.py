@@ -14,6 +14,7 @@ from builder.fit.place import described
 from builder.machine import Machine
 from builder.machine.finding import Finding, Level
 from builder.machine.resources import free_disk_bytes
+from builder.memory.rank import gib
 from builder.versions import OLDEST_DRIVERS, numbers
 
 OLDEST_SM = 80
@@ -33,6 +34,16 @@ def findings(machine: Machine, folders: dict[str, Path]) -> list[Finding]:
 def gpus_that_run(machine: Machine) -> int:
     """How many of the GPUs TensorRT-LLM runs on."""
     return sum(gpu.sm >= OLDEST_SM or not gpu.sm for gpu in machine.nvidia.gpus)
+
+
+def wanted_shm_bytes(ranks: int) -> int:
+    """Shared memory to give a container: 2 GiB for the Python models, 1 GiB for each rank."""
+    return (2 + ranks) * _GIB
+
+
+def in_words(size_bytes: int) -> str:
+    """Bytes as people read them, small ones too."""
+    return gib(size_bytes) if size_bytes >= _GIB else f"{size_bytes / (1 << 20):.0f} MiB"
 
 
 def driver_trouble(machine: Machine) -> str | None:
@@ -62,8 +73,8 @@ def _gpus(machine: Machine) -> Iterator[Finding]:
         yield Finding(name="GPU", level="warning", found=found, do="unset it to use them all")
     old = [gpu for gpu in nvidia.gpus if 0 < gpu.sm < OLDEST_SM]
     for gpu in nvidia.gpus:
-        size, free = gpu.memory_bytes / _GIB, gpu.free_bytes / _GIB
-        found = f"{gpu.index}: {described((gpu,))[2:]}, {free:.1f} of {size:.1f} GiB free"
+        free = f"{gib(gpu.free_bytes)} free of {gib(gpu.memory_bytes)}"
+        found = f"{gpu.index}: {described((gpu,))[2:]}, {free}"
         do = "TensorRT-LLM 1.2 needs Ampere (SM 80) or later" if gpu in old else ""
         yield Finding(name="GPU", level="problem" if old else "ok", found=found, do=do)
     if any(gpu.mig for gpu in nvidia.gpus):
@@ -146,13 +157,13 @@ def _container(machine: Machine) -> Iterator[Finding]:
 def _shared_memory(machine: Machine) -> Iterator[Finding]:
     size = machine.host.shm_bytes
     gpus = len(machine.nvidia.gpus)
-    wanted = (2 + gpus) * _GIB if gpus else _TRITON_SHM_BYTES
-    found = f"{_size(size)} in /dev/shm, {_size(machine.host.shm_free_bytes)} free"
+    wanted = wanted_shm_bytes(gpus) if gpus else _TRITON_SHM_BYTES
+    found = f"{in_words(size)} in /dev/shm, {in_words(machine.host.shm_free_bytes)} free"
     if size >= wanted:
         yield Finding(name="shared memory", level="ok", found=found)
         return
     level: Level = "warning" if size >= _TRITON_SHM_BYTES else "problem"
-    do = f"give the container {_size(wanted)}: --shm-size={wanted >> 20}m (compose: shm_size)"
+    do = f"give the container {in_words(wanted)}: --shm-size={wanted >> 20}m (compose: shm_size)"
     yield Finding(name="shared memory", level=level, found=found, do=do)
 
 
@@ -161,7 +172,7 @@ def _memlock(machine: Machine) -> Iterator[Finding]:
     if limit is None:
         yield Finding(name="memlock", level="ok", found="unlimited")
         return
-    found = _size(limit) + ("" if gpus > 1 else ", which matters between GPUs only")
+    found = in_words(limit) + ("" if gpus > 1 else ", which matters between GPUs only")
     do = "ulimit -l unlimited (docker: --ulimit memlock=-1): NCCL and MPI pin memory"
     level: Level = "warning" if gpus > 1 else "ok"
     yield Finding(name="memlock", level=level, found=found, do=do if gpus > 1 else "")
@@ -170,7 +181,7 @@ def _memlock(machine: Machine) -> Iterator[Finding]:
 def _memory(machine: Machine) -> Iterator[Finding]:
     memory = machine.host.memory
     limit = ", the container's limit" if memory.limit_bytes else ""
-    found = f"{_size(memory.available_bytes)} free of {_size(memory.total_bytes)}{limit}"
+    found = f"{in_words(memory.available_bytes)} free of {in_words(memory.total_bytes)}{limit}"
     low = memory.available_bytes < 4 * _GIB
     do = "free some: a build holds a rank's weights in it" if low else ""
     yield Finding(name="host memory", level="warning" if low else "ok", found=found, do=do)
@@ -190,12 +201,8 @@ def _disk(purpose: str, folder: Path) -> Finding:
     free = free_disk_bytes(folder)
     low = free < _LEAST_DISK_BYTES
     do = "free some: each stage takes about the model's size" if low else ""
-    found = f"{_size(free)} free at {folder}"
+    found = f"{in_words(free)} free at {folder}"
     return Finding(name=purpose, level="warning" if low else "ok", found=found, do=do)
-
-
-def _size(count: int) -> str:
-    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / (1 << 20):.0f} MiB"
 
 
 _LOOKS: tuple[Callable[[Machine], Iterator[Finding]], ...] = (

@@ -7,7 +7,7 @@ is in its `config.json`, whoever built it; every field of it is accounted for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from builder.migrate.quantization import KV_QUANT_ALGO, QUANT_ALGO
 from builder.migrate.row import Fate, Outcome, Row
 from builder.targets import llmapi
 from builder.targets.llmapi import LlmApiOptions, Resolved
+from builder.targets.llmapi.files import refuse_overlap
 from builder.targets.llmapi.model import HfModel, open_model
+from builder.targets.llmapi.resolved import asked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
     """The settings that an engine becomes, and what became of each of its fields."""
 
+    engine: Path
     outcomes: tuple[Outcome, ...]
     options: LlmApiOptions
     resolved: Resolved
@@ -67,6 +70,7 @@ def plan(
     }
     options = LlmApiOptions(copy=copy, settings={**mapped, **chosen})
     return Migration(
+        engine=engine,
         outcomes=tuple(outcomes),
         options=options,
         resolved=llmapi.resolve(model, options),
@@ -75,12 +79,14 @@ def plan(
 
 
 def migrate(migration: Migration, out: Path) -> Manifest:
-    """Write the folder that `plan` found. Raises as `llmapi.build`."""
+    """Write the folder that `plan` found. Raises as `llmapi.build`; the engine stays as it is."""
+    refuse_overlap(out, (migration.engine,))
     model = migration.resolved.model.path
     return llmapi.build(model, out, options=migration.options, name=migration.name)
 
 
 def _outcomes(engine: Engine, model: HfModel, chosen: Mapping[str, str]) -> Iterator[Outcome]:
+    drafts = asked(chosen).set("speculative_config.decoding_type")
     for name, value in engine.fields.items():
         if name == QUANT_ALGO:
             yield quantization.weights(value, model)
@@ -92,7 +98,10 @@ def _outcomes(engine: Engine, model: HfModel, chosen: Mapping[str, str]) -> Iter
             text = "it was the CPU's memory"
             yield Outcome(field=name, value=value, fate=Fate.UNNEEDED, text=text)
         else:
-            yield _adapted(_outcome(name, value, chosen), engine, model)
+            outcome = _outcome(name, value, chosen)
+            if drafts and name in _DRAFTING and outcome.fate is Fate.LOST:
+                outcome = _drafted(outcome, drafts, chosen)
+            yield _adapted(outcome, engine, model)
 
 
 def _row(rows: Iterable[Row], name: str, value: Any) -> Row | None:
@@ -123,12 +132,10 @@ def _of(row: Row, name: str, value: Any, chosen: Mapping[str, str]) -> Outcome:
     if row.fate is Fate.KEPT:
         over = _over(row.setting or "", chosen)
         text = row.text if over is None else f"--set has {over}"
-        to = row.words.get(value, value) if row.words else value
+        to = row.words.get(value, value) if isinstance(value, Hashable) else value
         return Outcome(
             field=name, value=value, fate=row.fate, text=text, setting=row.setting, to=to
         )
-    if row.name in _DRAFTING and (drafts := chosen.get("speculative_config.decoding_type")):
-        return _drafted(name, value, drafts)
     return Outcome(field=name, value=value, fate=row.fate, text=row.text.format(value=value))
 
 
@@ -141,13 +148,14 @@ def _over(setting: str, chosen: Mapping[str, str]) -> str | None:
 _DRAFTING = ("build_config.speculative_decoding_mode", "build_config.max_draft_len")
 
 
-def _drafted(name: str, value: Any, drafts: str) -> Outcome:
+def _drafted(lost: Outcome, drafts: str, chosen: Mapping[str, str]) -> Outcome:
     """Speculative decoding that the user has chosen anew; the length of a draft is kept."""
-    if name.endswith("max_draft_len"):
+    if lost.field.endswith("max_draft_len"):
         setting = "speculative_config.max_draft_len"
-        return Outcome(field=name, value=value, fate=Fate.KEPT, setting=setting, to=value)
-    text = f"--set has {drafts} in its place"
-    return Outcome(field=name, value=value, fate=Fate.UNNEEDED, text=text)
+        over = _over(setting, chosen)
+        text = "" if over is None else f"--set has {over}"
+        return replace(lost, fate=Fate.KEPT, setting=setting, to=lost.value, text=text)
+    return replace(lost, fate=Fate.UNNEEDED, text=f"--set has {drafts} in its place")
 
 
 def _adapted(outcome: Outcome, engine: Engine, model: HfModel) -> Outcome:
@@ -155,13 +163,17 @@ def _adapted(outcome: Outcome, engine: Engine, model: HfModel) -> Outcome:
     if outcome.fate is not Fate.KEPT:
         return outcome
     to, text = outcome.to, outcome.text
-    if outcome.setting == "max_seq_len" and model.max_seq_len and to and to > model.max_seq_len:
-        to, text = model.max_seq_len, "as many as the model was made for"
+    if outcome.setting == "dtype" and to == model.dtype != "float32":
+        return replace(outcome, fate=Fate.UNNEEDED, text=OF_THE_MODEL, setting=None, to=None)
     tokens = engine.fields.get("build_config.max_num_tokens")
-    if outcome.setting == "max_batch_size" and tokens and to and to > tokens:
-        to, text = tokens, "as many as max_num_tokens: a request takes a token a step"
-    if outcome.setting == "lora_config.lora_dir":
-        to = [str((engine.path / folder).resolve()) for folder in to]
+    most, why = {
+        "max_seq_len": (model.max_seq_len, "as many as the model was made for"),
+        "max_batch_size": (tokens, "as many as max_num_tokens: a request takes a token a step"),
+    }.get(outcome.setting or "", (None, ""))
+    if type(to) is int and type(most) is int and to > most > 0:
+        to, text = most, why
+    if outcome.setting == "lora_config.lora_dir" and isinstance(to, list):
+        to = [str((engine.path / str(folder)).resolve()) for folder in to]
     return replace(outcome, to=to, text=text, fate=Fate.UNUSED if to is None else Fate.KEPT)
 
 

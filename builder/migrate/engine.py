@@ -11,14 +11,10 @@ from builder import manifest as manifests
 from builder.errors import ArtifactError
 from builder.source.huggingface import read_json
 from builder.targets.llmapi.model import HfModel
+from builder.targets.tensorrt_llm.speculative_modes import SPECULATIVE_MODES
 
 CONFIG = "config.json"
 PLUGINS = "build_config.plugin_config."
-_MODES = (
-    *("none", "draft_tokens_external", "medusa", "lookahead_decoding"),
-    *("explicit_draft_tokens", "eagle"),
-)
-"""Of `SpeculativeDecodingMode`, whose bits an engine's config.json holds, from the lowest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +79,9 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _mode(value: Any) -> Any:
     """A speculative mode's name, of the bit or the name that is stored."""
-    if type(value) is int and value > 0 and value.bit_length() <= len(_MODES):
-        return _MODES[value.bit_length() - 1]
+    for name, bit in SPECULATIVE_MODES.items():
+        if type(value) is int and value == bit:
+            return name
     return value.lower() if isinstance(value, str) else value
 
 

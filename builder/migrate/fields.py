@@ -281,7 +281,7 @@ def _under(prefix: str, *rows: Row) -> tuple[Row, ...]:
 
 
 ROWS = (
-    *_under("pretrained_config", *_RANKS, *_DEFAULTS, *_DEFAULTS_LOST),
+    *_under("pretrained_config", _kept("dtype", "dtype"), *_RANKS, *_DEFAULTS, *_DEFAULTS_LOST),
     *_under(
         "build_config",
         *_LIMITS,

@@ -36,6 +36,7 @@ INSTEAD: Mapping[str, tuple[str, str]] = {
 def weights(algorithm: Any, model: HfModel) -> Outcome:
     """Whether the model folder's weights are quantized as the engine's were."""
     found = model.quantization
+    algorithm = algorithm if algorithm is None else str(algorithm)
     if algorithm == found:
         text = "the model folder is too" if algorithm else ""
         fate = Fate.UNNEEDED if algorithm else Fate.UNUSED
@@ -45,7 +46,7 @@ def weights(algorithm: Any, model: HfModel) -> Outcome:
         return Outcome(field=QUANT_ALGO, value=algorithm, fate=Fate.UNNEEDED, text=text)
     recipe, why = RECIPES.get(algorithm), ""
     if recipe is None:
-        near = next((word for word in INSTEAD if str(algorithm).startswith(word)), None)
+        near = next((word for word in INSTEAD if algorithm.startswith(word)), None)
         near = algorithm if algorithm in INSTEAD else near
         recipe, why = INSTEAD[near] if near else ("fp8", "trtbuild doesn't know this algorithm")
     is_now = f"the model folder is {found or 'not quantized'}"

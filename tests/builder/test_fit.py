@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from built_engine import VERSIONS, write
 from nvidia_smi import program
@@ -94,7 +95,7 @@ def test_cuda_of_another_major_version_is_a_mismatch(engine: Path) -> None:
 
 def test_where_no_engines_are_built_any_more_the_way_is_to_migrate(engine: Path) -> None:
     found = only(engine, replace(RIGHT, tensorrt_llm="1.3.0rc23"))
-    assert found.command == f"trtbuild migrate {engine} -o {engine}-llmapi"
+    assert found.command == f"trtbuild migrate {engine} --model MODEL -o {engine}-llmapi"
     assert "LLM API" in found.do
 
 
@@ -125,6 +126,8 @@ def test_of_several_kinds_of_gpu_the_right_ones_are_named(tmp_path: Path) -> Non
     assert "CUDA_VISIBLE_DEVICES=1,3" in only(engine, replace(RIGHT, gpus=mixed)).do
     sorted_out = (gpu(1), gpu(3), gpu(0, **A100))
     assert fit(engine, replace(RIGHT, gpus=sorted_out)) == []
+    # the ranks take the first GPUs; what comes after them doesn't matter
+    assert fit(engine, replace(RIGHT, gpus=(*sorted_out, gpu(4)))) == []
 
 
 def test_fewer_gpus_than_ranks_is_mended_by_another_layout(tmp_path: Path) -> None:
@@ -329,9 +332,32 @@ def test_a_server_is_refused_with_the_first_problem_and_the_number_of_the_others
     assert f"(2 more: trtbuild check {engine})" in str(error.value.do)
 
 
-def test_a_server_without_a_gpu_is_refused(engine: Path) -> None:
+def test_a_machine_without_a_gpu_is_a_misfit_and_its_server_refused(engine: Path) -> None:
+    place = replace(RIGHT, gpus=())
+    assert told(compare(engine, place)) == {
+        "GPUs": ("one GPU", "no NVIDIA GPU that CUDA may use", True)
+    }
     with pytest.raises(ArtifactError, match=r"no NVIDIA GPU.*--target openvino"):
-        refuse_misfit(engine, replace(RIGHT, gpus=()))
+        refuse_misfit(engine, place)
+
+
+def test_a_version_that_is_no_number_is_unknown(engine: Path) -> None:
+    """Images are seen with CUDA_VERSION=latest."""
+    found = compare(engine, replace(RIGHT, cuda="latest"))
+    assert found.mismatches == ()
+    assert {each.what: each.why for each in found.unknown} == {
+        "CUDA": "'latest' is no version",
+        "driver": "'latest' is no version",
+    }
+
+
+def test_progress_counts_the_bytes_that_are_read(tmp_path: Path) -> None:
+    engine, told = write(tmp_path / "engine", tp=2), []
+    compare(engine, RIGHT, deep=True, progress=lambda *each: told.append(each))
+    size = sum(f.stat().st_size for f in engine.iterdir() if f.name != "trtbuild.json")
+    assert told[-1] == (size, size)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len(told) == 3
 
 
 def test_an_engine_of_another_target_is_none_of_its_business(tmp_path: Path) -> None:
@@ -391,6 +417,47 @@ def test_the_command_that_rebuilds_gives_the_same_settings(ours: bool, tmp_path:
         for folder in (engine, again)
     )
     assert got == asked
+
+
+def parsed(command: str) -> list[dict[str, Any]]:
+    """The parameters of each command of a shell line, read by the commands themselves."""
+    from trtbuild.cli import trtbuild
+
+    group = click.Context(trtbuild, info_name="trtbuild")
+    found = []
+    for each in command.split(" && "):
+        program, name, *words = shlex.split(each)
+        assert program == "trtbuild"
+        ours = trtbuild.get_command(group, name)
+        assert ours
+        found.append(ours.make_context(name, words, parent=group).params)
+    return found
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["a folder", "in a repository"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"tensorrt_llm": "1.3.0"}, {"tensorrt_llm": "1.1.0"}, {"gpus": (gpu(**A100),)}],
+    ids=["1.3", "1.1", "A100"],
+)
+def test_every_command_that_is_printed_is_one_that_we_take(
+    changes: dict[str, Any], served: bool, tmp_path: Path
+) -> None:
+    engine = write(tmp_path / ("repo/tensorrt_llm/1" if served else "engine"), settings=SETTINGS)
+    if served:
+        (engine.parent / "config.pbtxt").touch()
+    commands = [each.command for each in fit(engine, replace(RIGHT, **changes)) if each.command]
+    assert commands
+    for command in commands:
+        outs = [each["out"] for each in parsed(command)]
+        if "migrate" in command:
+            assert outs == [tmp_path / ("repo-llmapi" if served else "engine-llmapi")]
+        elif served:
+            # never into the repository: that is written again, whole
+            assert outs == [Path("ENGINE"), tmp_path / "repo"]
+            assert parsed(command)[1]["engine"] == Path("ENGINE")
+        else:
+            assert outs == [engine]
 
 
 def test_an_engine_with_the_usual_settings_is_rebuilt_without_a_set(engine: Path) -> None:

@@ -16,7 +16,7 @@ from model_files import FIELDS
 
 from builder import artifact, manifest
 from builder.convert import convert
-from builder.errors import CorruptFileError, LimitError, ModelError
+from builder.errors import CorruptFileError, LimitError, ModelError, OutputError
 from builder.manifest import Manifest
 from builder.targets.llmapi import LlmApiOptions, build, render, resolve
 
@@ -202,7 +202,10 @@ def test_a_quantized_folder_of_ours_is_known_by_its_manifest(
     [
         (LlmApiOptions(tp=3), "4 attention heads"),
         (LlmApiOptions(pp=3), "2 layers"),
-        (LlmApiOptions(tp=2, moe_ep=2), "a model without experts"),
+        (LlmApiOptions(tp=2, moe_ep=2), "leave moe_expert_parallel_size out"),
+        (LlmApiOptions(tp=3), "choose a tensor_parallel_size that"),
+        (LlmApiOptions(pp=3), "choose a pipeline_parallel_size of at most 2"),
+        (options(context_parallel_size="3"), "choose a context_parallel_size and tensor_par"),
         (LlmApiOptions(max_seq_len=257), "ask for at most 256"),
         (LlmApiOptions(kv_fraction=1.5), "free_gpu_memory_fraction"),
         (LlmApiOptions(max_batch_size=0), "max_batch_size"),
@@ -312,6 +315,42 @@ def test_an_adapter_must_be_there(tiny_folder: Path, tmp_path: Path) -> None:
         resolve(tiny_folder, options(lora_config__lora_dir=str(tmp_path / "none")))
     found = resolve(tiny_folder, options(lora_config__lora_dir=str(tmp_path)))
     assert found.settings["lora_config"] == {"lora_dir": [str(tmp_path)]}
+
+
+def test_adapters_are_part_of_what_the_folder_is_made_of(tiny_folder: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "style"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"1")
+    chosen = LlmApiOptions(copy=True, settings={"lora_config.lora_dir": str(adapter)})
+    made = build(tiny_folder, tmp_path / "engine", options=chosen)
+    name = "lora/0/style/adapter_model.safetensors"
+    assert made.options["settings"]["lora_config"]["lora_dir"] == ["lora/0/style"]
+    assert (tmp_path / "engine" / name).samefile(adapter / "adapter_model.safetensors")
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "adapter_model.safetensors").write_bytes(b"22")
+    assert build(tiny_folder, tmp_path / "engine", options=chosen).files[name].size_bytes == 2
+    stays = resolve(tiny_folder, LlmApiOptions(settings=chosen.settings))
+    assert any(
+        f"stay where they are (--copy takes them along): {adapter}" in n for n in stays.notes
+    )
+
+
+def test_what_is_read_is_never_written_over(tiny_folder: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    lora = LlmApiOptions(settings={"lora_config.lora_dir": str(adapter)})
+    before = sorted(tmp_path.rglob("*"))
+    for out in (tiny_folder, tiny_folder / "in", tmp_path, adapter, adapter / "in"):
+        with pytest.raises(OutputError, match="which is read, in its place"):
+            build(tiny_folder, out, options=lora)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_was_built_is_not_sent_to_migrate(tiny_folder: Path, tmp_path: Path) -> None:
+    build(tiny_folder, tmp_path / "engine", options=LlmApiOptions(copy=True))
+    with pytest.raises(ModelError, match="a folder for the LLM API, which trtbuild built") as error:
+        resolve(tmp_path / "engine")
+    assert "migrate" not in str(error.value)
 
 
 def test_the_versions_that_take_the_settings_are_recorded(

@@ -53,6 +53,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"max_batch_size": 65, "max_num_tokens": 64},
         {"max_batch_size": 64, "max_num_tokens": 64},
     ),
+    ("max_batch_size can't be more", {"max_batch_size": 8193}, {"max_batch_size": 8192}),
     (
         "the largest of its batch_sizes",
         {"cuda_graph_config": {"batch_sizes": [1, 8], "max_batch_size": 16}},

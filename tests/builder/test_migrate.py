@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from model_files import FIELDS
 
-from builder.errors import ArtifactError, LimitError
+from builder.errors import ArtifactError, LimitError, OutputError
 from builder.limits import LimitOptions
 from builder.limits import plan as limits_of
 from builder.manifest import Manifest
@@ -297,11 +299,96 @@ def test_speculative_decoding_chosen_anew_keeps_the_drafts_length(
     assert longer.resolved.settings["speculative_config"]["max_draft_len"] == 7
 
 
+def test_speculative_decoding_chosen_as_a_whole_object_is_seen(
+    engine: Engine, tiny_folder: Path
+) -> None:
+    chosen = {"speculative_config": '{"decoding_type": "NGram", "max_draft_len": 3}'}
+    folder = engine({"speculative_decoding_mode": 8, "max_draft_len": 5})
+    found = plan(folder, tiny_folder, settings=chosen)
+    assert not found.with_fate(Fate.LOST)
+    assert "--set has NGram" in told(found, "build_config.speculative_decoding_mode")
+    assert '"max_draft_len": 3' in told(found, "build_config.max_draft_len")
+    assert found.resolved.settings["speculative_config"]["max_draft_len"] == 3
+
+
+@pytest.mark.parametrize(
+    ("built", "folder", "kept"),
+    [
+        ("float16", "bfloat16", "float16"),
+        ("bfloat16", "bfloat16", None),
+        # the LLM API would compute it in bfloat16
+        ("float32", "float32", "float32"),
+    ],
+)
+def test_the_engines_dtype_is_kept_where_the_model_folders_is_another(
+    engine: Engine, tiny_folder: Path, built: str, folder: str, kept: str | None
+) -> None:
+    config = json.loads((tiny_folder / "config.json").read_text())
+    (tiny_folder / "config.json").write_text(json.dumps(config | {"torch_dtype": folder}))
+    found = plan(engine(dtype=built), tiny_folder)
+    assert found.resolved.settings.get("dtype") == kept
+    assert fate(found, "pretrained_config.dtype") is (Fate.KEPT if kept else Fate.UNNEEDED)
+
+
+@pytest.mark.parametrize(
+    ("build", "plugins", "more"),
+    [
+        ({"max_batch_size": 8, "max_num_tokens": "8"}, {}, {}),
+        ({"max_seq_len": "128"}, {}, {}),
+        ({}, {"lora_plugin": ["auto"]}, {}),
+        ({}, {}, {"quantization": {"quant_algo": ["FP8"]}}),
+        ({"lora_config": {"lora_dir": [1]}}, {"lora_plugin": "auto"}, {}),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_never_a_crash(
+    engine: Engine,
+    tiny_folder: Path,
+    build: dict[str, Any],
+    plugins: dict[str, Any],
+    more: dict[str, Any],
+) -> None:
+    with suppress(LimitError):
+        plan(engine(build, plugins, **more), tiny_folder)
+
+
+def test_an_engine_or_its_model_is_never_written_over(
+    engine: Engine, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = engine()
+    made = Manifest(kind="engine", made_by={}, source={}, options={"target": "tensorrt-llm"})
+    made.write(folder)
+    found = plan(folder, tiny_folder)
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, folder / ".." / folder.name, folder / "in", tmp_path / "link", tmp_path):
+        with pytest.raises(OutputError, match="an engine, which is read"):
+            migrate(found, out)
+    for out in (tiny_folder, tiny_folder / "in"):
+        with pytest.raises(OutputError, match="which is read, in its place"):
+            migrate(found, out)
+    (tmp_path / "link").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_adapters_go_along_with_a_copy(engine: Engine, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = engine({"lora_config": {"lora_dir": ["lora/0"]}}, {"lora_plugin": "float16"})
+    adapter = folder / "lora" / "0"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    made = migrate(plan(folder, tiny_folder, copy=True), tmp_path / "out")
+    assert made.options["settings"]["lora_config"]["lora_dir"] == ["lora/0/0"]
+    assert "lora/0/0/adapter_config.json" in made.files
+    shutil.rmtree(folder)
+    assert (tmp_path / "out/lora/0/0/adapter_config.json").read_text() == "{}"
+
+
 def test_adapters_are_kept_with_their_folders(engine: Engine, tiny_folder: Path) -> None:
     lora = {"lora_dir": ["lora/0"], "max_lora_rank": 8, "lora_target_modules": ["attn_q"]}
     folder = engine({"lora_config": lora}, {"lora_plugin": "float16"})
     (folder / "lora" / "0").mkdir(parents=True)
-    found = plan(folder, tiny_folder).resolved.settings
+    planned = plan(folder, tiny_folder).resolved
+    assert any(str(folder / "lora" / "0") in note for note in planned.notes)
+    found = planned.settings
     assert found["enable_lora"] is True
     assert found["lora_config"] == {
         "lora_dir": [str(folder / "lora" / "0")],

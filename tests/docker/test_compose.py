@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from containers import COMPOSE, DOCKER, parsed, resolved, run, seconds, tool
 
+from builder.machine.findings import wanted_shm_bytes
 from builder.versions import LAST_WITH_ENGINES, image
 from server.config import ServerConfig
-from triton_repo.preflight import wanted_shm_gib
 
 GPU, CPU = COMPOSE
 both = pytest.mark.parametrize("file", COMPOSE, ids=lambda file: file.name)
@@ -143,7 +143,7 @@ def test_no_container_has_more_rights_than_it_needs(file: Path) -> None:
 def test_triton_has_the_shared_memory_and_limits_of_nvidias_guides(file: Path) -> None:
     triton = services(file)["triton"]
     ranks = 2 if file == GPU else 0
-    assert int(triton["shm_size"]) >= wanted_shm_gib(ranks) << 30
+    assert int(triton["shm_size"]) >= wanted_shm_bytes(ranks)
     assert triton["ulimits"] == {"memlock": -1, "stack": 67108864}
     assert int(services(file, SHM_SIZE="10g")["triton"]["shm_size"]) == 10 << 30
 

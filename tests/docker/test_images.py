@@ -16,6 +16,7 @@ from containers import DOCKER, ROOT, parsed, run, tool
 
 DOCKERFILE = DOCKER / "Dockerfile"
 stages = pytest.mark.parametrize("stage", ["cpu", "gpu"])
+QUANTIZE = "quantize"
 
 
 def instructions(stage: str) -> list[tuple[str, str]]:
@@ -72,7 +73,7 @@ def test_its_health_is_the_endpoints(stage: str) -> None:
     assert re.search(r"--start-period=\d+m", health)
 
 
-@stages
+@pytest.mark.parametrize("stage", ["cpu", "gpu", QUANTIZE])
 def test_it_does_not_run_as_root(stage: str) -> None:
     assert last(stage, "USER") == "1000:1000"
     after = instructions(stage)[instructions(stage).index(("USER", "1000:1000")) :]
@@ -87,6 +88,18 @@ def test_what_nvidia_installed_is_not_changed() -> None:
             r"--constraint (\S+)", install
         )[1]
     )  # type: ignore[index]
+
+
+def test_modelopt_has_a_python_of_its_own_beside_nvidias() -> None:
+    """TensorRT-LLM's versions of torch and transformers aren't those that ModelOpt is read with."""
+    assert instructions(QUANTIZE)[0] == ("FROM", "gpu AS quantize")
+    install = last(QUANTIZE, "RUN")
+    [venv] = re.findall(r"-m venv --without-pip (\S+)", install)
+    assert f"pip --python {venv}/bin/python" in install
+    assert "/src[quantize]" in install
+    assert "--constraint" not in install
+    script = (ROOT / "examples" / "gpu_acceptance.py").read_text()
+    assert f'QUANTIZE = Path("{venv}/bin/python")' in script
 
 
 def context(folder: Path) -> None:

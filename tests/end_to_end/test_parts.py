@@ -208,3 +208,24 @@ def test_options_of_the_other_part_are_refused(
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 2
     assert complaint in result.stderr
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "triton")])
+def test_a_triton_that_cannot_run_the_engine_is_refused_before_it_starts(
+    repository: Path, tmp_path: Path, only: tuple[str, ...]
+) -> None:
+    """NVIDIA's tritonserver is a stand-in: a file beside its backends."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "backends" / "tensorrtllm").mkdir(parents=True)
+    (tmp_path / "bin" / "tritonserver").touch(mode=0o755)
+    result = subprocess.run(
+        [sys.executable, "-m", "trtbuild", "serve", str(repository), *only],
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "runs no openvino engine" in result.stderr
+    assert "starting Triton" not in result.stderr

@@ -16,9 +16,10 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
+import gpu_acceptance  # noqa: E402
 from acceptance_answers import Answer, compare  # noqa: E402
 from acceptance_report import Report, Variant  # noqa: E402
-from gpu_acceptance import LEAST, RECIPES, read_arguments, trtbuild  # noqa: E402
+from gpu_acceptance import LEAST, RECIPES, read_arguments, recipes_for, trtbuild  # noqa: E402
 
 from quantize.recipes import RECIPES as KNOWN  # noqa: E402
 
@@ -100,7 +101,7 @@ def test_make_runs_it_in_the_gpu_image_on_all_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = subprocess.run(
-        ["make", "-n", "gpu-acceptance", f"MODEL={tmp_path}", "OPTIONS=--tp 2"],
+        ["make", "-n", "gpu-acceptance", f"MODEL={tmp_path}", "OPTIONS=--tp 2", "TRITON_IMAGE=a:1"],
         cwd=EXAMPLES.parent,
         capture_output=True,
         text=True,
@@ -109,11 +110,12 @@ def test_make_runs_it_in_the_gpu_image_on_all_gpus(
     lines = made.stdout.replace("\\\n", " ").splitlines()
     [build] = [line for line in lines if line.startswith("docker build")]
     [run] = [shlex.split(line) for line in lines if line.startswith("docker run")]
-    assert "--file docker/Dockerfile --target gpu --tag trtbuild:gpu" in build
+    assert "--file docker/Dockerfile --target quantize --tag trtbuild:quantize" in build
+    assert "--build-arg TRITON_IMAGE=a:1 ." in build
     for wanted in ("--gpus all", "--ulimit memlock=-1", "--ulimit stack=67108864"):
         assert wanted in " ".join(run)
     mounts = dict(word.split(":")[:2] for word in run if word.startswith("/") and ":" in word)
-    words = run[run.index("trtbuild:gpu") + 1 :]
+    words = run[run.index("trtbuild:quantize") + 1 :]
     assert words[:2] == ["python3", f"{mounts[str(EXAMPLES)]}/gpu_acceptance.py"]
     assert words[2] == mounts[str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [words[1], str(tmp_path), *words[3:]])
@@ -151,3 +153,30 @@ def test_a_commands_failure_is_its_last_words(tmp_path: Path) -> None:
     assert step.outcome == "failed"
     assert "exit code 1: trtbuild: " in step.detail
     assert step.command == f"trtbuild inspect {tmp_path / 'nothing'}"
+
+
+@pytest.mark.parametrize(("sm", "runs"), [(89, ["fp8", "int4_awq"]), (80, ["int4_awq"])])
+def test_recipes_are_chosen_by_compute_capability(sm: int, runs: list[str]) -> None:
+    assert list(recipes_for("tensorrt-llm", sm)) == runs
+
+
+@pytest.mark.parametrize("sm", [0, 1])
+def test_on_a_gpu_that_nobody_knows_all_recipes_are_tried(sm: int) -> None:
+    assert tuple(recipes_for("tensorrt-llm", sm)) == RECIPES["tensorrt-llm"]
+
+
+def test_quantize_runs_in_the_python_that_has_modelopt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That Python is a stand-in, which says what it was told."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "told $*"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(gpu_acceptance, "QUANTIZE", python)
+    variant = Variant("fp8")
+    trtbuild(variant, "quantize", "m", "-o", "c")
+    trtbuild(variant, "inspect", tmp_path)
+    quantized, inspected = variant.steps
+    assert quantized.detail == "told -m trtbuild quantize m -o c"
+    assert quantized.command == f"{python} -m trtbuild quantize m -o c"
+    assert "not a trtbuild artifact" in inspected.detail

@@ -142,6 +142,14 @@ def test_a_checkpoint_is_not_an_engine(tmp_path: Path) -> None:
         layout.write_repository(checkpoint, tmp_path / "repo")
 
 
+def test_a_folder_for_the_llm_api_is_refused_by_name(tmp_path: Path) -> None:
+    manifest.Manifest(
+        kind="engine", made_by={}, source={}, options={"target": "llmapi"}, about={}
+    ).write(tmp_path)
+    with pytest.raises(ArtifactError, match=r"LLM API.*target llmapi; .*trtllm-serve"):
+        layout.write_repository(tmp_path, tmp_path / "repo")
+
+
 def test_a_tensorrt_engine_needs_a_file_for_each_rank(tmp_path: Path) -> None:
     whole = make_engine(tmp_path / "gpu", files=("rank0.engine",))
     layout.write_repository(whole, tmp_path / "repo")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -292,20 +293,55 @@ class Host:
 def checked(host: Host, world_size: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(preflight, "host", lambda: host)
     said: list[str] = []
-    preflight.check(world_size, say=said.append)
+    preflight.check_ranks(world_size, say=said.append)
     return said
 
 
 def test_dockers_own_shared_memory_is_refused_for_several_ranks(
-    monkeypatch: pytest.MonkeyPatch,
+    mpirun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dockers = Host(shm_bytes=64 << 20, memlock_bytes=64 << 10)
-    with pytest.raises(LaunchError, match=r"found 0\.062 GiB; .*--shm-size=4g"):
+    with pytest.raises(LaunchError, match=r"found 64 MiB; .*--shm-size=4g"):
         checked(dockers, 2, monkeypatch)
     assert checked(dockers, 1, monkeypatch) == []
     assert checked(Host(), 8, monkeypatch) == []
 
 
-def test_limited_locked_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limited_locked_memory_is_told(mpirun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [line] = checked(Host(memlock_bytes=8 << 20), 2, monkeypatch)
+    assert "limited to 8 MiB" in line
     assert "--ulimit memlock=-1" in line
+
+
+def test_several_ranks_are_refused_before_they_start_where_there_is_no_mpirun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match="started by mpirun"):
+        checked(Host(), 2, monkeypatch)
+    assert checked(Host(), 1, monkeypatch) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "target", "complaint"),
+    [
+        ("tensorrtllm", "tensorrt-llm", None),
+        ("python", "openvino", None),
+        ("python", "tensorrt-llm", "lacks NVIDIA's TensorRT-LLM backend"),
+        ("tensorrtllm", "openvino", "runs no openvino engine"),
+    ],
+)
+def test_a_triton_of_the_other_target_is_refused(
+    backend: str,
+    target: str,
+    complaint: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """tritonserver is a stand-in: a file beside its backends."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "backends" / backend).mkdir(parents=True)
+    (tmp_path / "bin" / "tritonserver").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(MissingToolError, match=complaint) if complaint else nullcontext():
+        preflight.check_backend(target)

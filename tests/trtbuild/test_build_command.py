@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from stand_in_machine import StandInMachine, gpus
+from stand_in_machine import StandInMachine, full_environment, gpus
 
 from builder.convert import convert
 from builder.errors import TrtbuildError
@@ -127,6 +132,53 @@ def test_the_target_is_tensorrt_llm_where_it_can_be_built_else_openvino(
     assert target("both") == "tensorrt-llm"
 
 
+def test_an_option_of_one_target_chooses_it(
+    checkpoint: Path, machine: StandInMachine, tmp_path: Path
+) -> None:
+    machine.add_gpus(*gpus())
+    machine.add_docker()
+    made = json.loads(
+        run(checkpoint, "-o", tmp_path / "e", "--container=auto", "--json", *SMALL).stdout
+    )
+    assert made["options"]["target"] == "tensorrt-llm"
+    both = ("--container=auto", "--kv-cache-gib", "2")
+    result = run(checkpoint, "-o", tmp_path / "f", *both, code=2)
+    assert "--kv-cache-gib is an option of the target openvino, not of tensorrt" in result.output
+
+
+@pytest.mark.parametrize("flag", ["--max-input-len", "--max-beam-width", "--max-draft-len"])
+def test_a_count_of_none_is_misuse(flag: str) -> None:
+    result = run("x", "-o", "y", "--target", "tensorrt-llm", flag, "0", code=2)
+    assert "x>=1" in result.output
+
+
+def test_a_dry_run_on_a_narrow_terminal_leaves_nothing_out(
+    checkpoint: Path, machine: StandInMachine, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "a[red]d"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"r": 8, "target_modules": ["q_proj"]}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    words = (str(checkpoint), "-o", "engine", "--target", "tensorrt-llm", "--dry-run", *SMALL)
+    command = [sys.executable, "-m", "trtbuild", "build", *words, "--lora", str(adapter)]
+    controller, terminal = pty.openpty()
+    environment = full_environment(machine, COLUMNS="60", TERM="dumb")
+    with os.fdopen(terminal, "wb") as output, os.fdopen(controller, "rb", buffering=0) as shown:
+        with subprocess.Popen(command, stdout=output, env=environment) as process:
+            output.close()
+            text = b""
+            with contextlib.suppress(OSError):
+                while chunk := shown.read(1 << 16):
+                    text += chunk
+        assert process.returncode == 0
+    table = text.decode().partition("compiler:")[0]
+    columns = [line.split("│") for line in table.splitlines() if line.count("│") > 1]
+    folded = "".join(each[2].strip() for each in columns)
+    assert str(adapter) in folded
+    names = "".join(each[1].strip() for each in columns)
+    assert "use_paged_context_fmha" in names
+
+
 def test_what_was_asked_reaches_the_compiler(
     checkpoint: Path, machine: StandInMachine, tmp_path: Path
 ) -> None:
@@ -157,7 +209,8 @@ def test_a_dry_run_says_the_command_and_why_each_setting_is_so(
     arguments = (checkpoint, "-o", tmp_path / "engine", "--target", "tensorrt-llm", "--gpu", "H100")
     shown = run(*arguments, "--dry-run", *SMALL).stdout
     assert "max_batch_size" in shown
-    assert "(as asked)" in shown
+    assert "as asked" in shown
+    assert f"mkdir -p {tmp_path / 'engine'}" in shown
     assert f"trtllm-build --checkpoint_dir {checkpoint}" in shown
     assert "can't be done here: there is no engine compiler here" in shown
     told: dict[str, Any] = json.loads(run(*arguments, "--dry-run", "--json", *SMALL).stdout)

@@ -36,18 +36,26 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(check, [str(each) for each in arguments])
 
 
-def test_without_a_gpu_it_is_whole_and_called_no_fit(engine: Path) -> None:
+def test_without_a_gpu_it_is_whole_and_doesnt_fit(engine: Path) -> None:
     result = run(engine)
-    assert result.exit_code == 0
+    assert isinstance(result.exception, ArtifactError)
     first, second, *rows = result.stdout.splitlines()
     assert first == f"engine: {engine} is whole"
-    assert second == "not everything could be compared; nothing found against this machine"
-    assert "it fits" not in result.stdout
-    versions, gpus = (" ".join(row.split()) for row in rows)
+    assert second == "it doesn't fit this machine"
+    problem, mended, versions, gpus = (" ".join(row.split()) for row in rows)
+    assert problem.startswith("problem GPUs 2 ranks, one GPU each; found no NVIDIA GPU")
+    assert mended.startswith("→ run it where there is one")
     assert versions.startswith("unknown TensorRT-LLM, TensorRT, CUDA no TensorRT-LLM here")
     assert "--container TAG" in versions
-    assert gpus.startswith("unknown driver, compute capability, GPUs, GPU memory no GPU here")
+    assert gpus.startswith("unknown driver, compute capability, GPU memory no GPU here")
     assert "--gpu NAME" in gpus
+
+
+def test_in_a_container_elsewhere_what_isnt_known_is_called_no_fit(engine: Path) -> None:
+    result = run(engine, "--container", "26.07")
+    assert result.exit_code == 0
+    assert "not everything could be compared; nothing found against nvcr.io/" in result.stdout
+    assert "it fits" not in result.stdout
 
 
 def test_a_container_and_a_gpu_of_choice_are_compared_without_either(engine: Path) -> None:
@@ -105,13 +113,15 @@ def test_an_engine_of_trtllm_build_alone_is_checked_too(tmp_path: Path) -> None:
 def test_the_engine_in_a_repository_is_compared_too(tmp_path: Path, tiny_tokenizer: Path) -> None:
     engine = write(tmp_path / "engine", tokenizer=tiny_tokenizer)
     repository = tmp_path / "repository"
-    write_repository(engine, repository)
+    write_repository(engine, repository, name="chat")
     result = run(repository, "--container", "26.07")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"repository: {repository} is whole\nnot everything")
     report = json.loads(run(repository, "--container", "25.08", "--json").stdout)
     assert (report["kind"], report["whole"], report["fits"]) == ("repository", True, False)
     assert report["engine"] == str(repository / "tensorrt_llm" / "1")
+    again = f" && trtbuild repo ENGINE -o {repository} --name chat"
+    assert all(each["command"].endswith(again) for each in report["mismatches"])
     (repository / "tensorrt_llm" / "1" / "rank0.engine").write_bytes(b"short")
     assert "has changed" in str(run(repository, "--container", "26.07").exception)
 

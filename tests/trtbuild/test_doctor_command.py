@@ -46,40 +46,54 @@ def nvidias_triton(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(server.parent))
 
 
-def possible(machine: Machine) -> dict[str, bool]:
-    return {each.name: each.possible for each in diagnose(machine).targets}
+def possible(machine: Machine) -> dict[str, str]:
+    """What becomes of each target: it is served, only built, or neither."""
+    return {
+        each.name: "serves" if each.serves else "builds" if each.builds else "no"
+        for each in diagnose(machine).targets
+    }
 
 
 def lacks(machine: Machine, target: str) -> str:
     [found] = [each for each in diagnose(machine).targets if each.name == target]
-    assert not found.possible
+    assert not found.serves
     return found.do
 
 
 def test_a_laptop_runs_openvino_and_is_told_what_the_others_need() -> None:
     assert possible(LAPTOP) == {
-        "openvino": True,
-        "tensorrt-llm": False,
-        "tensorrt-llm in a container": False,
-        "llmapi": False,
+        "openvino": "serves",
+        "tensorrt-llm": "no",
+        "tensorrt-llm in a container": "no",
+        "llmapi": "builds",
     }
     assert "NVIDIA GPU" in lacks(LAPTOP, "tensorrt-llm")
     assert "install docker" in lacks(LAPTOP, "tensorrt-llm in a container")
+    assert lacks(LAPTOP, "llmapi").startswith("to serve it: it needs an NVIDIA GPU")
 
 
 def test_a_gpu_and_tensorrt_llm_build_natively(nvidias_triton: None) -> None:
     found = possible(replace(WITH_GPU, tensorrt_llm=INSTALLED))
-    assert found["tensorrt-llm"]
-    assert found["llmapi"]
-    assert not found["tensorrt-llm in a container"]
-    assert not found["openvino"]
+    assert found == {
+        "openvino": "builds",
+        "tensorrt-llm": "serves",
+        "tensorrt-llm in a container": "no",
+        # TensorRT-LLM 1.2 doesn't know all of its settings
+        "llmapi": "builds",
+    }
+
+
+def test_a_compiler_without_nvidias_triton_builds_and_serves_elsewhere(no_triton: None) -> None:
+    machine = replace(WITH_GPU, tensorrt_llm=INSTALLED)
+    assert possible(machine)["tensorrt-llm"] == "builds"
+    assert lacks(machine, "tensorrt-llm") == "to serve it: work in Triton's container"
 
 
 def test_a_gpu_and_docker_build_in_a_container() -> None:
     machine = replace(WITH_GPU, container=DOCKER)
     found = possible(machine)
-    assert (found["tensorrt-llm"], found["tensorrt-llm in a container"]) == (False, True)
-    assert found["llmapi"]
+    assert (found["tensorrt-llm"], found["tensorrt-llm in a container"]) == ("no", "serves")
+    assert found["llmapi"] == "serves"
     assert "install TensorRT-LLM 1.2.1" in lacks(machine, "tensorrt-llm")
 
 
@@ -100,7 +114,7 @@ def test_what_a_container_lacks_is_named(changes: dict[str, Any], words: str) ->
 def test_a_newer_tensorrt_llm_serves_llmapi_only() -> None:
     newer = replace(INSTALLED, version="1.3.0rc23", has_build=False)
     found = possible(replace(WITH_GPU, tensorrt_llm=newer))
-    assert (found["tensorrt-llm"], found["llmapi"]) == (False, True)
+    assert (found["tensorrt-llm"], found["llmapi"]) == ("no", "serves")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, machine: Machine) -> Result:
@@ -111,6 +125,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, machine: Machine) -> R
 def test_it_exits_with_1_only_where_nothing_is_possible(
     no_triton: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # an engine can be built here without a Triton
+    assert run(monkeypatch, machine=LAPTOP).exit_code == 0
+    monkeypatch.setattr(diagnosis, "_installed", lambda package: None)
+    # an engine can be built here without a Triton
+    assert run(monkeypatch, machine=LAPTOP).exit_code == 0
+    monkeypatch.setattr(diagnosis, "_installed", lambda package: None)
     assert run(monkeypatch, machine=LAPTOP).exit_code == 1
     assert run(monkeypatch, machine=replace(WITH_GPU, container=DOCKER)).exit_code == 0
 
@@ -132,7 +152,7 @@ def test_json_has_every_finding_and_target(monkeypatch: pytest.MonkeyPatch) -> N
     assert report["possible"] is True
     assert {each["level"] for each in report["findings"]} <= {"ok", "warning", "problem"}
     gpus = [each["found"] for each in report["findings"] if each["name"] == "GPU"]
-    assert gpus == ["0: NVIDIA L4 (SM 89), 22.0 of 22.0 GiB free"]
+    assert gpus == ["0: NVIDIA L4 (SM 89), 22.0 GiB free of 22.0 GiB"]
     assert [each["name"] for each in report["targets"]] == [
         *("openvino", "tensorrt-llm", "tensorrt-llm in a container", "llmapi"),
     ]

@@ -45,6 +45,7 @@ def test_by_default_nothing_is_divided() -> None:
     assert CliRunner().invoke(layout, []).output.split() == [
         "cp=1",
         "embedding_sharding_dim=0",
+        "gpus_per_node=8",
         "moe_ep=1",
         "parallel_embedding=False",
         "pp=1",

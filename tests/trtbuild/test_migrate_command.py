@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from builder.errors import ArtifactError
+from builder.errors import ArtifactError, OutputError
 from trtbuild.commands.migrate import migrate
 
 TEMPLATE = """
@@ -67,12 +67,21 @@ def test_the_report_names_what_is_kept_and_what_is_lost(
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert any("mapping.tp_size" in line and "tensor_parallel_size = 2" in line for line in lines)
-    [lost] = [line for line in lines if line.startswith("lost")]
-    assert "weight_streaming = true" in lost
-    assert "take more GPUs" in lost
+    [lost] = [number for number, line in enumerate(lines) if line.startswith("lost")]
+    assert "weight_streaming = true" in lines[lost]
+    assert lines[lost + 1].lstrip().startswith("→ weights stay in")
+    assert "take more GPUs" in lines[lost + 1]
     assert "4 kept, 1 lost: see what to do" in lines
     assert "gemm_plugin" in result.output
     assert (tmp_path / "out" / "model.yaml").is_file()
+
+
+def test_the_engine_is_not_a_place_to_write_to(engine: Path, model: Path) -> None:
+    before = (engine / "config.json").read_bytes()
+    for out in (engine, f"{engine}/../{engine.name}"):
+        with pytest.raises(OutputError, match="which is read, in its place"):
+            run(engine, "--model", model, "-o", out)
+    assert (engine / "config.json").read_bytes() == before
 
 
 def test_json_has_every_field_with_its_fate(engine: Path, model: Path, tmp_path: Path) -> None:

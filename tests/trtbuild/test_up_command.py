@@ -89,6 +89,29 @@ def test_options_that_have_no_meaning_are_misuse(
     assert says in up(tmp_path / "model", tmp_path, *arguments, code=2).output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--target", "tensorrt-llm", "--set", "foo=b"), "no such flag"),
+        (("--target", "tensorrt-llm", "--max-seq-len", "99999"), "made for"),
+        (("--target", "tensorrt-llm", "--recipe", "fp8", "--set", "foo=b"), "no such flag"),
+        (("--target", "openvino", "--max-seq-len", "99999"), "made for"),
+    ],
+)
+def test_what_the_build_would_refuse_is_refused_before_the_conversion(
+    tiny_models: dict[str, Path],
+    machine: StandInMachine,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    machine.add_gpus(*gpus())
+    machine.add_tensorrt_llm()
+    with pytest.raises(TrtbuildError, match=says):
+        up(tiny_models["llama"], tmp_path / "work", *arguments)
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("with_compiler", [False, True])
 def test_what_cannot_be_built_here_is_not_converted_first(
     tiny_models: dict[str, Path], machine: StandInMachine, tmp_path: Path, with_compiler: bool

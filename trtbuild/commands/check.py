@@ -14,6 +14,7 @@ from trtbuild import console, options
 
 if TYPE_CHECKING:
     from builder.fit import Comparison
+    from builder.fit.place import Place
 
 
 _WHOLE = {True: "is whole", False: "is damaged", None: "has all its ranks"}
@@ -39,7 +40,6 @@ def check(folder: Path, container: str | None, gpu: str | None, as_json: bool) -
     A TensorRT-LLM engine, also in a repository, is compared with this machine, or with a container
     or a GPU; all that doesn't fit is listed, each with what mends it.
     """
-    from builder.fit import compare
     from builder.fit.place import place
 
     kind, engine = _look(folder)
@@ -48,7 +48,7 @@ def check(folder: Path, container: str | None, gpu: str | None, as_json: bool) -
     where = place(container=container, gpu=gpu) if engine else None
     if engine != folder:
         _require_whole(folder, kind)
-    found = compare(engine, where, deep=engine == folder) if engine else None
+    found = _compare(engine, where, deep=engine == folder) if engine else None
     if as_json:
         report = {"path": str(folder), "kind": kind, "whole": True}
         fit = {**asdict(found), "engine": str(engine), "fits": found.fits} if found else {}
@@ -62,6 +62,13 @@ def check(folder: Path, container: str | None, gpu: str | None, as_json: bool) -
         raise ArtifactError(
             f"{engine} doesn't fit {found.place}", found=whats, do="do what is listed for each"
         )
+
+
+def _compare(engine: Path, where: Place | None, *, deep: bool) -> Comparison:
+    from builder.fit import compare
+
+    with console.progress_bar("check") as progress:
+        return compare(engine, where, deep=deep, progress=progress)
 
 
 def _look(folder: Path) -> tuple[str, Path | None]:

@@ -11,6 +11,7 @@ import click
 from trtbuild import options
 
 if TYPE_CHECKING:
+    from builder.machine.finding import Target
     from trtbuild.diagnosis import Diagnosis
 
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def doctor(context: click.Context, as_json: bool) -> None:
     """Say what this machine can build and serve, and what to do to get the rest.
 
-    Exits 1 where it can do nothing.
+    Exits 1 where it can make no engine and serve nothing.
     """
     from trtbuild.diagnosis import diagnose
 
@@ -43,8 +44,9 @@ def _print(found: Diagnosis) -> None:
         ],
     )
     click.echo()
-    targets = [
-        Row(state="yes" if each.possible else "no", cells=(each.name,), do=each.do)
-        for each in found.targets
-    ]
+    targets = [Row(state=_state(each), cells=(each.name,), do=each.do) for each in found.targets]
     show(("target",), targets)
+
+
+def _state(target: Target) -> str:
+    return "yes" if target.serves else "builds" if target.builds else "no"

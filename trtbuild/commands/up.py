@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +53,13 @@ def up(
 
     if recipe is None and kv_cache != "none":
         raise click.UsageError("--kv-cache needs a --recipe.")
-    _refuse_early(chosen, recipe)
     name = name or model_name(model)
     checkpoint, engine, repository = (
         work / name / stage for stage in ("checkpoint", "engine", "repository")
     )
-    conversion = ConvertOptions(dtype=dtype, name=name, **_layout(chosen))
+    layout = chosen.among(("tp", "pp", "moe_ep"))
+    conversion = ConvertOptions(dtype=dtype, name=name, **layout)
+    _refuse_early(chosen, model, conversion, recipe)
     if recipe is None:
         console.stage(
             "convert",
@@ -74,23 +76,43 @@ def up(
     run(repository, host=host, port=port)
 
 
-def _refuse_early(chosen: Chosen, recipe: str | None) -> None:
-    """What the last stage would refuse is refused before the first."""
-    if chosen.target != OPENVINO:
-        from builder.targets.tensorrt_llm.build import require
+def _refuse_early(
+    chosen: Chosen, model: Path, conversion: ConvertOptions, recipe: str | None
+) -> None:
+    """What the last stage would refuse is refused before the first.
 
-        require(building.engine_options(chosen), chosen.given.get("container"))
-    elif recipe is not None:
+    Of a calibrated checkpoint that is only what doesn't depend on its weights' form.
+    """
+    from quantize.recipes import RECIPES
+
+    wanted = RECIPES[recipe] if recipe else None
+    if chosen.target == OPENVINO:
+        from builder.limits import LimitOptions, plan
         from builder.targets.openvino_forms import refuse_quantization
-        from quantize.recipes import RECIPES
 
-        refuse_quantization(RECIPES[recipe].quant_algo)
+        if wanted:
+            refuse_quantization(wanted.quant_algo)
+        plan(_planned(model, conversion, None), LimitOptions(**chosen.given))
+        return
+    from builder.targets.tensorrt_llm.build import require
+    from builder.targets.tensorrt_llm.resolve import resolve
+    from builder.targets.tensorrt_llm.settings import parse
+
+    options = building.engine_options(chosen)
+    _, here = require(options, chosen.given.get("container"))
+    parse(options.settings)
+    if wanted is None or not wanted.calibrates:
+        resolve(_planned(model, conversion, recipe), replace(options, gpu=here.gpu))
 
 
-def _layout(chosen: Chosen) -> dict[str, Any]:
-    """The ranks that the checkpoint is divided over."""
-    layout = chosen.among(("tp", "pp"))
-    return {**layout, "moe_ep": chosen.given["ep"]} if "ep" in chosen.given else layout
+def _planned(model: Path, conversion: ConvertOptions, recipe: str | None) -> dict[str, Any]:
+    """The config that the checkpoint will have; no weight is read."""
+    from builder.convert import checkpoint_dtype
+    from builder.plan import plan
+    from builder.source import open_source
+
+    source = open_source(model)
+    return plan(source, conversion.layout, checkpoint_dtype(source, conversion), recipe).config
 
 
 def _quantize(model: Path, checkpoint: Path, conversion: ConvertOptions, **chosen: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,8 +12,9 @@ from builder import manifest as manifests
 from builder.artifact import Staging
 from builder.convert import model_name
 from builder.manifest import Manifest, identity
+from builder.targets.llmapi.files import link, refuse_overlap, stored
 from builder.targets.llmapi.model import HfModel
-from builder.targets.llmapi.resolved import HERE, LlmApiOptions, Resolved, resolve
+from builder.targets.llmapi.resolved import HERE, LlmApiOptions, Resolved, place, resolve
 from builder.targets.llmapi.rules import Values
 
 __all__ = ["LlmApiOptions", "Resolved", "build", "render", "resolve"]
@@ -30,19 +30,20 @@ def render(model: Path, *, options: LlmApiOptions | None = None, name: str | Non
 def build(
     model: Path, out: Path, *, options: LlmApiOptions | None = None, name: str | None = None
 ) -> Manifest:
-    """Write the folder: `model.yaml`, the tokenizer and, for a copy, the model's own files.
+    """Write the folder: `model.yaml`, the tokenizer and, for a copy, the model and its adapters.
 
     A referenced model is known by the sizes and times of its files, its weights aren't read. Does
     nothing when `out` is already what it would write. Raises as `resolve`, and OutputError when
-    the folder can't be written.
+    the folder can't be written, or is one that is read.
     """
     options = options or LlmApiOptions()
     resolved = resolve(model, options)
+    refuse_overlap(out, (model, *resolved.adapters))
     wanted = _manifest(resolved, options, name)
     if found := artifact.finished(out, wanted):
         return found
     if options.copy and not _same_file_system(model, out.resolve()):
-        sizes = (_stored(model / name).stat().st_size for name in resolved.model.files)
+        sizes = (stored(model / name).stat().st_size for name in resolved.model.files)
         artifact.require_space(out.resolve(), sum(sizes))
     with artifact.stage(out, wanted) as staging:
         text = resolved.text(str(wanted.options["name"]))
@@ -51,6 +52,7 @@ def build(
             (staging.path / file).write_bytes(read())
         if options.copy:
             _copy(resolved.model, staging)
+            _copy_adapters(resolved, staging.path)
     return manifests.read(out, "engine")
 
 
@@ -58,11 +60,12 @@ def _manifest(resolved: Resolved, options: LlmApiOptions, name: str | None) -> M
     model, read = resolved.model, Values(resolved.settings)
     name = name or _name(model.path)
     since, until = resolved.needs
+    lora = [identity(adapter) for adapter in resolved.adapters]
     dtype = model.dtype if read.get("dtype") == "auto" else read.get("dtype")
     return Manifest(
         kind="engine",
         made_by={"trtbuild": _version()},
-        source=identity(model.path),
+        source={**identity(model.path), **({"lora": lora} if lora else {})},
         options={
             "target": "llmapi",
             "name": name,
@@ -104,25 +107,23 @@ def _version() -> str:
 
 
 def _copy(model: HfModel, staging: Staging) -> None:
-    """The model's files, as hard links where the file system allows."""
     known = {}
     if (model.path / manifests.NAME).is_file():
         known = manifests.read(model.path).files
     for name in model.files:
-        source, target = _stored(model.path / name), staging.path / name
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:
-            # another file system, or one without links
-            shutil.copyfile(source, target)
+        link(model.path / name, staging.path / name)
         if entry := known.get(name):
             staging.record(name, entry.digest)
 
 
-def _stored(path: Path) -> Path:
-    """The file itself: a hub's cache holds symbolic links, which a link would copy."""
-    return path.resolve()
+def _copy_adapters(resolved: Resolved, out: Path) -> None:
+    for index, adapter in enumerate(resolved.adapters):
+        target = out / place(index, adapter)
+        target.parent.mkdir(parents=True)
+        if adapter.is_dir():
+            shutil.copytree(adapter, target, copy_function=link)
+        else:
+            link(adapter, target)
 
 
 def _same_file_system(one: Path, place: Path) -> bool:

@@ -51,7 +51,7 @@ def _variant(of: Object, values: Mapping[str, Any], where: str) -> Any:
         return None
     found = values.get(of.key, of.default)
     found = found.text if isinstance(found, Raw) else found
-    if found not in of.variants:
+    if not isinstance(found, str) or found not in of.variants:
         raise LimitError(
             f"{where}{of.key} must be one of {', '.join(of.variants)}",
             found=repr(found) if found is not None else "none",
@@ -90,13 +90,26 @@ def _value(setting: Setting, found: Any, name: str) -> Any:
         if not isinstance(found, Mapping):
             _refuse_value(setting, found, name)
         return checked(setting.of, found, f"{name}.")
-    if setting.kind is Kind.REAL and type(found) is int:
-        found = float(found)
+    if setting.kind is Kind.REAL:
+        found = _real(found)
+    if setting.kind is Kind.REALS and isinstance(found, list):
+        found = [_real(each) for each in found]
     if setting.kind in FREE and isinstance(found, Mapping):
         found = typed_keys(found, setting.kind)
     if not _is(setting.kind, found):
         _refuse_value(setting, found, name)
     return _in_range(setting, found, name)
+
+
+def _real(found: Any) -> Any:
+    return float(found) if type(found) is int and _held(found) else found
+
+
+def _held(found: Any) -> bool:
+    """Whether a number is one that TensorRT-LLM can hold, in 64 bits."""
+    if type(found) is float:
+        return math.isfinite(found)
+    return type(found) is not int or abs(found) < 1 << 63
 
 
 def _in_range(setting: Setting, found: Any, name: str) -> Any:
@@ -135,7 +148,7 @@ def _refuse_value(setting: Setting, found: Any, name: str) -> NoReturn:
     wanted = setting.kind.value
     if setting.choices:
         wanted = f"one of {', '.join(setting.choices)}"
-    bounds = [f"{word} {bound:g}" for word, bound in _bounds(setting).items() if bound is not None]
+    bounds = [f"{word} {bound}" for word, bound in _bounds(setting).items() if bound is not None]
     wanted = ", ".join([wanted, *([" and ".join(bounds) + ","] if bounds else [])])
     words = [*setting.words, *(["null"] if setting.null else [])]
     wanted = wanted if words else wanted.rstrip(",")
@@ -147,7 +160,7 @@ def _refuse_value(setting: Setting, found: Any, name: str) -> NoReturn:
 
 def _is(kind: Kind, found: Any) -> bool:
     """Whether a value, as JSON has it, is of a kind."""
-    if type(found) is float and not math.isfinite(found):
+    if not _held(found):
         return False
     if kind in _PLAIN:
         return type(found) is _PLAIN[kind]

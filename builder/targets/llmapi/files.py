@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from builder import manifest, safetensors_file
-from builder.errors import ModelError
+from builder.errors import ModelError, OutputError
 from builder.source import huggingface
 
 _BESIDE = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
@@ -65,3 +67,32 @@ def tokenizer_files(path: Path, fields: Mapping[str, Any]) -> Mapping[str, Calla
     files = {name: (path / name).read_bytes for name in wanted if (path / name).is_file()}
     ids = {k: fields[k] for k in huggingface.GENERATION_KEYS if fields.get(k) is not None}
     return {huggingface.GENERATION_CONFIG: lambda: huggingface.json_bytes(ids), **files}
+
+
+def refuse_overlap(out: Path, sources: Iterable[Path]) -> None:
+    """Raise OutputError for a folder to write that is, holds or lies in one that is read."""
+    place = out.resolve()
+    for source in sources:
+        path = source.resolve()
+        if place.is_relative_to(path) or path.is_relative_to(place):
+            raise OutputError(
+                f"{out} can't be written",
+                found=f"{source}, which is read, in its place",
+                do="choose another place with -o",
+            )
+
+
+def stored(path: Path) -> Path:
+    """The file itself: a hub's cache holds symbolic links, which a link would copy."""
+    return path.resolve()
+
+
+def link(source: str | Path, target: str | Path) -> None:
+    """Put a file into a folder, as a hard link where the file system allows."""
+    source, target = stored(Path(source)), Path(target)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        # another file system, or one without links
+        shutil.copyfile(source, target)

@@ -70,11 +70,19 @@ class HfModel:
             layout = replace(layout, moe_ep=1)
         if attention_dp:
             config |= {"num_attention_heads": layout.tp * layout.cp, "num_key_value_heads": 1}
-        layout.check(_ANY, config)
+        layout.check(_ANY, config, names=_NAMES)
 
 
 _ANY = replace(FAMILIES["LlamaForCausalLM"], pipeline=True, context=True)
 """Stands for every family: the PyTorch backend divides layers and context of them all."""
+
+_NAMES = {
+    "tp": "tensor_parallel_size",
+    "pp": "pipeline_parallel_size",
+    "cp": "context_parallel_size",
+    "moe_ep": "moe_expert_parallel_size",
+}
+"""What `--set` calls ranks, which every command that writes such a folder has."""
 
 
 def open_model(path: Path) -> HfModel:
@@ -110,7 +118,14 @@ def open_model(path: Path) -> HfModel:
 
 
 def _refuse_others(path: Path) -> None:
-    made = manifest.read(path).kind if (path / manifest.NAME).is_file() else huggingface.EXPORTED
+    known = manifest.read(path) if (path / manifest.NAME).is_file() else None
+    made = known.kind if known else huggingface.EXPORTED
+    if known and known.options.get("target") == "llmapi":
+        raise ModelError(
+            f"{path} is not a Hugging Face folder",
+            found="a folder for the LLM API, which trtbuild built",
+            do="give the model's own folder",
+        )
     if made != huggingface.EXPORTED:
         raise ModelError(
             f"{path} is not a Hugging Face folder",
@@ -175,7 +190,11 @@ def _spellings(own: Any) -> list[families.Field]:
 
 
 def _max_seq_len(fields: Fields) -> int | None:
-    """What the PyTorch backend infers; beyond it, a max_seq_len is lowered with a warning."""
+    """What the PyTorch backend infers; beyond it, a max_seq_len is lowered with a warning.
+
+    Not `limits.context_tokens`: engines reach as far as YaRN does, and this backend as far as
+    dynamic scaling does.
+    """
     keys = next(f.keys for f in hf_fields.FIELDS if f.attribute == "max_position_embeddings")
     trained = next((fields[key] for key in keys if fields.get(key)), None)
     if type(trained) is not int:

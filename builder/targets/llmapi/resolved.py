@@ -30,10 +30,10 @@ class LlmApiOptions:
     """What the user asked for; None leaves TensorRT-LLM its own default.
 
     `tp`, `pp` and `moe_ep` are ranks; `kv_fraction` is the part of the memory left after the
-    weights that the KV cache takes. `copy` puts the model's files into the folder (hard links
-    where the file system allows); else they stay where they are. `settings` are raw `--set`
-    pairs with dotted names, such as {"kv_cache_config.enable_block_reuse": "false"}: they beat
-    the rest.
+    weights that the KV cache takes. `copy` puts the files of the model and of LoRA adapters into
+    the folder (hard links where the file system allows); else they stay where they are.
+    `settings` are raw `--set` pairs with dotted names, such as
+    {"kv_cache_config.enable_block_reuse": "false"}: they beat the rest.
     """
 
     tp: int = 1
@@ -52,7 +52,7 @@ class Resolved:
     """What `model.yaml` will say: `reasons` are for what nobody asked for, by dotted name.
 
     `notes` are what the user should know. `needs` are TensorRT-LLM's minor versions: the first
-    that has all that is set and, or None, the first that doesn't.
+    that has all that is set and, or None, the first that doesn't. `adapters` are where LoRA's are.
     """
 
     model: HfModel
@@ -60,6 +60,7 @@ class Resolved:
     reasons: Mapping[str, str]
     notes: tuple[str, ...]
     needs: tuple[str, str | None]
+    adapters: tuple[Path, ...] = ()
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -95,6 +96,17 @@ def _comment(line: str) -> str:
     return "".join(" " if each.isspace() else each for each in line)
 
 
+def asked(settings: Mapping[str, str]) -> Values:
+    """What raw `--set` pairs say by themselves. Raises LimitError for one that can't be."""
+    refuse_unknown(settings)
+    return Values(checked(MODEL_YAML, {"model": HERE, **nest(settings)}))
+
+
+def place(index: int, adapter: Path) -> str:
+    """Where a folder that holds its adapters has one: relative to the folder, as HERE is."""
+    return f"lora/{index}/{adapter.name}"
+
+
 def resolve(model: Path, options: LlmApiOptions | None = None) -> Resolved:
     """Choose and check every setting for the Hugging Face folder `model`; nothing is written.
 
@@ -109,6 +121,7 @@ def resolve(model: Path, options: LlmApiOptions | None = None) -> Resolved:
     chosen, reasons = _chosen(source, options)
     values = checked(MODEL_YAML, merged(chosen, nest(options.settings)))
     _settle_paths(values)
+    adapters = _adapters(values, copy=options.copy)
     rules.check(values)
     read = Values(values)
     refuse_length(source, read.set("max_seq_len"))
@@ -130,8 +143,9 @@ def resolve(model: Path, options: LlmApiOptions | None = None) -> Resolved:
             for name, why in reasons.items()
             if name not in options.settings and read.set(name) is not None
         },
-        notes=_notes(source, read, values),
+        notes=_notes(source, read, values, () if options.copy else adapters),
         needs=versions(values),
+        adapters=adapters,
     )
 
 
@@ -191,23 +205,38 @@ def _chunk(model: HfModel, read: Values, values: dict[str, Any], reasons: dict[s
 
 
 def _settle_paths(values: dict[str, Any]) -> None:
-    """Make folders that are here absolute: the server starts elsewhere. Others are hub names.
-
-    Raises LimitError for an adapter that isn't here: adapters have no hub names.
-    """
-    speculative, lora = values.get("speculative_config") or {}, values.get("lora_config") or {}
+    """Make folders that are here absolute: the server starts elsewhere. Others are hub names."""
+    speculative = values.get("speculative_config") or {}
     for holder, name in ((values, "tokenizer"), (speculative, "speculative_model")):
         if holder.get(name) and Path(holder[name]).exists():
             holder[name] = str(Path(holder[name]).resolve())
-    for folder in lora.get("lora_dir") or ():
-        if not Path(folder).exists():
-            raise LimitError("lora_config.lora_dir names an adapter that isn't there", found=folder)
-    if folders := lora.get("lora_dir"):
-        lora["lora_dir"] = [str(Path(folder).resolve()) for folder in folders]
 
 
-def _notes(model: HfModel, read: Values, values: Mapping[str, Any]) -> tuple[str, ...]:
+def _adapters(values: dict[str, Any], *, copy: bool) -> tuple[Path, ...]:
+    """Where the adapters are, and settle in `values` where they will be.
+
+    Raises LimitError for one that isn't here: adapters have no hub names.
+    """
+    lora = values.get("lora_config") or {}
+    adapters = tuple(Path(folder).resolve() for folder in lora.get("lora_dir") or ())
+    for adapter in adapters:
+        if not adapter.exists():
+            raise LimitError(
+                "lora_config.lora_dir names an adapter that isn't there", found=str(adapter)
+            )
+    if adapters:
+        kept = enumerate(adapters)
+        lora["lora_dir"] = [place(*each) if copy else str(each[1]) for each in kept]
+    return adapters
+
+
+def _notes(
+    model: HfModel, read: Values, values: Mapping[str, Any], outside: tuple[Path, ...]
+) -> tuple[str, ...]:
     notes = [unknown(model)]
+    if outside:
+        listed = ", ".join(map(str, outside))
+        notes.append(f"adapters stay where they are (--copy takes them along): {listed}")
     if model.remote_code:
         notes.append(
             "config.json names Python code of the model's own, which runs only with "

@@ -98,7 +98,7 @@ def _graph_sizes(v: Values) -> str | None:
 
 
 def _batch(v: Values) -> str | None:
-    batch, tokens = v.set("max_batch_size"), v.set("max_num_tokens")
+    batch, tokens = v.set("max_batch_size"), v.get("max_num_tokens")
     return f"{batch} and {tokens}" if batch and tokens and batch > tokens else None
 
 

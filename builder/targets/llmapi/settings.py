@@ -9,11 +9,15 @@ So a `since` of 1.4 may be in the last candidates of 1.3 already: no version in 
 
 from __future__ import annotations
 
+from typing import Any
+
+from builder.limits import INT32_MAX
 from builder.targets.llmapi import objects
 from builder.targets.llmapi.objects import BETA, DEPRECATED, PROTOTYPE
 from builder.targets.llmapi.setting import (
     Kind,
     Object,
+    Setting,
     flag,
     group,
     real,
@@ -74,14 +78,19 @@ _PARALLEL = (
     ),
 )
 
+
+def _limit(name: str, default: int | None = None, **more: Any) -> Setting:
+    return whole(name, default, null=True, least=1, most=INT32_MAX, **more)
+
+
 _LIMITS = (
-    whole("max_batch_size", 2048, null=True, least=1),
-    whole("max_input_len", 1024, null=True, least=1),
-    whole("max_seq_len", least=1),
-    whole("max_num_tokens", 8192, null=True, least=1),
-    whole("max_beam_width", 1, null=True, least=1),
-    whole("encoder_max_batch_size", above=0, since="1.4", status=PROTOTYPE),
-    whole("encoder_max_num_tokens", above=0, since="1.4", status=PROTOTYPE),
+    _limit("max_batch_size", 2048),
+    _limit("max_input_len", 1024),
+    _limit("max_seq_len"),
+    _limit("max_num_tokens", 8192),
+    _limit("max_beam_width", 1),
+    _limit("encoder_max_batch_size", since="1.4", status=PROTOTYPE),
+    _limit("encoder_max_num_tokens", since="1.4", status=PROTOTYPE),
 )
 
 _CACHE = (
@@ -245,6 +254,7 @@ RENAMED = {
     "kv_cache_free_gpu_memory_fraction": "kv_cache_config.free_gpu_memory_fraction",
     "moe_backend": "moe_config.backend",
     "moe_load_balancer": "moe_config.load_balancer",
+    "moe_ep": "moe_expert_parallel_size",
     "moe_max_num_tokens": "moe_config.max_num_tokens",
     "pp": "pipeline_parallel_size",
     "pp_size": "pipeline_parallel_size",

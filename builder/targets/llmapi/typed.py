@@ -58,7 +58,7 @@ def typed_keys(found: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     return read
 
 
-_WHOLE = re.compile(r"[-+]?\d+")
+_WHOLE = re.compile(r"[-+]?\d{1,20}")
 _REAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -80,8 +80,6 @@ def read(setting: Setting, typed: str, name: str) -> Any:
     found = _json(typed)
     if setting.kind is Kind.SCHEDULE and isinstance(found, dict):
         found = {int(key) if _WHOLE.fullmatch(key) else key: each for key, each in found.items()}
-    if setting.kind is Kind.REALS and isinstance(found, list):
-        found = [float(each) if type(each) is int else each for each in found]
     return found
 
 

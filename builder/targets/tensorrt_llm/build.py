@@ -64,12 +64,15 @@ def build(
     wanted = job.manifest()
     found = artifact.finished(out, wanted)
     if found is not None:
+        if job.resolved.config.visualize_network:
+            say("warning: no network is drawn, for the engine is already there: give another -o")
         return found
     ranks = range(job.source.layout.files)
     sizes = (tensor.nbytes for rank in ranks for tensor in job.source.tensors(rank).values())
     artifact.require_space(out.resolve(), sum(sizes))
     with artifact.stage(out, wanted) as staging:
         _run(job, out, staging, progress, say)
+    _kept_log(out).unlink(missing_ok=True)
     return read(out, "engine")
 
 
@@ -87,7 +90,7 @@ def _run(
     job: Job, out: Path, staging: Staging, progress: Progress, say: Callable[[str], None]
 ) -> None:
     """Compile into the staging folder and check what came of it."""
-    folder, kept = staging.path, out.resolve().with_name(f"{out.resolve().name}.{LOG}")
+    folder, kept = staging.path, _kept_log(out)
     cache = TimingCache.lent(job.cache, folder / _TIMING)
     say(f"build: {job.compiler}; ranks: {job.source.world_size}, at once: {job.workers}")
     command = job.command(folder, before=cache.input, after=cache.after)
@@ -107,6 +110,11 @@ def _run(
     shutil.rmtree(folder / _TIMING)
     for file in job.source.tokenizer_files:
         shutil.copyfile(file, folder / file.name)
+
+
+def _kept_log(out: Path) -> Path:
+    """Where the log of a failed build is, beside `out`."""
+    return out.resolve().with_name(f"{out.resolve().name}.{LOG}")
 
 
 def _compile(command: list[str], compiler: Compiler, log: BuildLog) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from builder.limits import context_tokens
 from builder.targets.tensorrt_llm.config import BuildConfig, PluginConfig
 
 FP8_COMPUTE = ("FP8", "W4A8_AWQ", "NVFP4")
@@ -13,9 +14,6 @@ FP8_COMPUTE = ("FP8", "W4A8_AWQ", "NVFP4")
 
 WEIGHT_ONLY = ("W8A16", "W4A16", "W4A16_AWQ", "W4A8_AWQ", "W8A16_GPTQ", "W4A16_GPTQ")
 """Those that `QuantMode` counts as INT8 or INT4 weight-only; both of AWQ's are among them."""
-
-_UNSCALED = ("su", "longrope", "llama3")
-"""Rotary scalings whose max_position_embeddings is already that of the scaled model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +98,7 @@ class Case:
         trained = self.checkpoint.get("max_position_embeddings")
         if trained is None or self.checkpoint.get("position_embedding_type") == "relative":
             return None
-        rotary = self.checkpoint.get("rotary_scaling") or {}
-        scaled = rotary.get("type", rotary.get("rope_type")) not in _UNSCALED
-        return int(trained * (rotary.get("factor") or 1.0)) if scaled else int(trained)
+        return context_tokens(self.checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from builder.targets.tensorrt_llm.container import Container, is_rootless, probe
 
 AUTO = "auto"
 """The image that the last TensorRT-LLM with engines is in."""
+
+OLDEST = (1, 0)
+"""The flags and defaults here are 1.2's. 1.0 knows all that are always written, and a flag that it
+doesn't know its compiler refuses. Before it, defaults differ (blocks of 64 tokens, prompts without
+paged attention), and older ones lack --max_seq_len and --kv_cache_type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +82,9 @@ def planned(image: str | None = None) -> tuple[Compiler, str | None]:
     try:
         return find(image), None
     except MissingToolError as error:
-        release = versions.release(versions.LAST_WITH_ENGINES)
-        container = Container(engine="docker", image=_image(image)) if image else None
+        name = image and _image(image)
+        release = (name and _release(name)) or versions.release(versions.LAST_WITH_ENGINES)
+        container = Container(engine="docker", image=name) if name else None
         return _released(COMPILER, release, container), str(error)
 
 
@@ -94,9 +101,20 @@ def _installed() -> Compiler:
         raise MissingToolError(
             "the installed TensorRT-LLM doesn't say its version", do="install it with pip"
         )
+    _refuse_old(found.version, "the installed one")
     return Compiler(
         program=path, tensorrt_llm=found.version, tensorrt=found.tensorrt, cuda=found.cuda
     )
+
+
+def _refuse_old(tensorrt_llm: str, where: str) -> None:
+    if versions.numbers(tensorrt_llm)[:2] < OLDEST:
+        raise LimitError(
+            f"TensorRT-LLM {tensorrt_llm} is too old to build with",
+            found=where,
+            do=f"use {'.'.join(map(str, OLDEST))} or later: --container has"
+            f" {versions.LAST_WITH_ENGINES}",
+        )
 
 
 def _instead(*, newer: bool) -> str:
@@ -109,7 +127,7 @@ def _instead(*, newer: bool) -> str:
 
 def _contained(wanted: str) -> Compiler:
     image = _image(wanted)
-    engine = container_engine()
+    release, engine = _release(image), container_engine()
     if engine is None or engine.problem:
         raise MissingToolError(
             "there is no container engine to build with",
@@ -117,14 +135,24 @@ def _contained(wanted: str) -> Compiler:
             do=(engine and engine.do) or "install docker and the NVIDIA Container Toolkit",
         )
     container = Container(engine=engine.path, image=image, rootless=is_rootless(engine.path))
-    try:
-        return _released(COMPILER, versions.release_of_image(image), container)
-    except LimitError:
-        return _probed(container)
+    return _released(COMPILER, release, container) if release else _probed(container)
 
 
 def _image(wanted: str) -> str:
-    return versions.image(versions.LAST_WITH_ENGINES) if wanted == AUTO else wanted
+    """A whole name, of a version ("1.2.1"), a Triton date ("26.07") or an image."""
+    if wanted == AUTO:
+        return versions.image(versions.LAST_WITH_ENGINES)
+    return versions.full_name(wanted) if re.match(r"\d+\.\d+[^:/]*$", wanted) else wanted
+
+
+def _release(image: str) -> versions.Release | None:
+    """What an image holds by its name, None where that doesn't say. Raises LimitError if old."""
+    try:
+        found = versions.release_of_image(image)
+    except LimitError:
+        return None
+    _refuse_old(found.tensorrt_llm, image)
+    return found
 
 
 def _released(program: str, release: versions.Release, container: Container | None) -> Compiler:
@@ -146,6 +174,7 @@ def _probed(container: Container) -> Compiler:
             found=f"TensorRT-LLM {found.get('version')}",
             do=f"use {versions.image(versions.LAST_WITH_ENGINES)}",
         )
+    _refuse_old(str(found["version"]), container.image)
     return Compiler(
         program=COMPILER,
         tensorrt_llm=str(found["version"]),

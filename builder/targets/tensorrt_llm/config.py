@@ -15,16 +15,7 @@ import msgspec
 
 from builder.errors import ArtifactError
 from builder.limits import TOKENS_PER_BLOCK
-
-SPECULATIVE_MODES: Mapping[str, int] = {
-    "none": 1,
-    "draft_tokens_external": 2,
-    "medusa": 4,
-    "lookahead_decoding": 8,
-    "explicit_draft_tokens": 16,
-    "eagle": 32,
-}
-"""Mode → its bit in `SpeculativeDecodingMode`, which is what an engine's config.json holds."""
+from builder.targets.tensorrt_llm.speculative_modes import SPECULATIVE_MODES
 
 _NOT_OF_THE_ENGINE = ("dry_run", "visualize_network")
 

@@ -71,10 +71,19 @@ def gemm(case: Case, given: Given) -> Choices:
     if case.algo == "NVFP4":
         return {"gemm_plugin": ("nvfp4", "the checkpoint is NVFP4")}
     if case.algo != "FP8":
-        return {"gemm_plugin": ("auto", "cuBLASLt is the faster for 16-bit products")}
+        return {"gemm_plugin": _gemm_of_dtype(case)}
     if (given.get("max_batch_size") or LOW_LATENCY_BATCH_SIZE + 1) <= LOW_LATENCY_BATCH_SIZE:
         return {"gemm_plugin": ("fp8", f"FP8, at most {LOW_LATENCY_BATCH_SIZE} sequences")}
     return {"gemm_plugin": (None, "TensorRT's own FP8 products are the faster for many sequences")}
+
+
+def _gemm_of_dtype(case: Case) -> tuple[str | None, str]:
+    """The guide to build-time flags recommends the plugin for 16 bits; from SM 100 on it is off."""
+    if case.checkpoint["dtype"] == "float32":
+        return None, "TensorRT's own: cuBLASLt is the faster only for 16-bit products"
+    if case.sm is not None and case.sm >= 100:
+        return None, f"TensorRT's own on SM {case.sm}: cuBLASLt is the faster before SM 100"
+    return "auto", "cuBLASLt is the faster for 16-bit products before SM 100"
 
 
 def drafts(case: Case, given: Given) -> Choices:
@@ -92,6 +101,7 @@ def lora(case: Case, given: Given) -> Choices:
     folders = tuple(map(Path, given.get("lora_dir", ())))
     named = given.get("lora_target_modules", ())
     if not folders and not named:
+        _refuse_useless(given)
         return {}
     chosen: Choices = {"lora_plugin": ("auto", "adapters need it")}
     if not folders or given.get("lora_ckpt_source", "hf") != "hf":
@@ -113,13 +123,27 @@ def lora(case: Case, given: Given) -> Choices:
     return chosen
 
 
-def limits(case: Case, given: Given, *, gpu: Gpu | None, kv_fraction: float) -> Choices:
-    """Batch, lengths and tokens, by the GPU's memory where it is known."""
+def _refuse_useless(given: Given) -> None:
+    """Refuse what says something of adapters where there are none."""
+    for name in ("max_lora_rank", "lora_ckpt_source"):
+        if name in given:
+            raise LimitError(
+                f"{name} is for LoRA adapters, and there are none",
+                found=f"{name} {given[name]}",
+                do="give --lora or lora_target_modules, or leave it out",
+            )
+
+
+def limits(
+    case: Case, given: Given, *, gpu: Gpu | None, why_no_gpu: str, kv_fraction: float
+) -> Choices:
+    """Batch, lengths and tokens, by the GPU's memory; without a `gpu`, `why_no_gpu` is told."""
     from builder.memory import choose_limits
 
     batch, length, tokens, reasons = choose_limits(
         case.checkpoint,
         gpu=gpu,
+        why_no_gpu=why_no_gpu,
         max_batch_size=given.get("max_batch_size"),
         max_seq_len=given.get("max_seq_len"),
         max_num_tokens=given.get("max_num_tokens"),
@@ -131,10 +155,11 @@ def limits(case: Case, given: Given, *, gpu: Gpu | None, kv_fraction: float) -> 
         "max_seq_len": (length, reasons.get("max_seq_len", "")),
         "max_num_tokens": (tokens, reasons.get("max_num_tokens", "")),
     }
-    if batch * length < tokens:
-        chosen["max_num_tokens"] = (batch * length, "a full batch has no more")
     if given.get("speculative_decoding_mode", "none") != "none":
         chosen |= _of_drafts(given, batch, tokens)
+    most = chosen["max_batch_size"][0] * length
+    if most < chosen["max_num_tokens"][0]:
+        chosen["max_num_tokens"] = (most, "a full batch has no more")
     return chosen
 
 

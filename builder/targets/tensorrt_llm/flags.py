@@ -13,12 +13,12 @@ from enum import Enum, auto
 from typing import Any
 
 from builder.targets.tensorrt_llm.config import (
-    SPECULATIVE_MODES,
     BuildConfig,
     CommandOptions,
     LoraConfig,
     PluginConfig,
 )
+from builder.targets.tensorrt_llm.speculative_modes import SPECULATIVE_MODES
 
 
 class Kind(Enum):

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from builder import digest
 from builder.checkpoint import Checkpoint, rank_file
 from builder.gpus import Gpu
 from builder.machine.resources import memory
@@ -55,17 +56,22 @@ class Job:
         files = [Path(file) for file in (before, config.command.model_cls_file) if file]
         beside = [file.parent for file in files if not file.is_relative_to(out)]
         reads = [self.source.path, *map(Path, config.lora_config.lora_dir), *beside]
-        return self.compiler.command(words, reads=reads, writes=[out])
+        drawn = [Path(config.visualize_network)] if config.visualize_network else []
+        return self.compiler.command(words, reads=reads, writes=[out, *drawn])
 
     def manifest(self) -> Manifest:
         """What the engine will be."""
         source, layout, config = self.source, self.source.layout, self.resolved.config
         settings: Mapping[str, Any] = config.to_json()
-        lora = [identity(Path(folder)) for folder in config.lora_config.lora_dir]
+        beside: dict[str, Any] = {}
+        if folders := config.lora_config.lora_dir:
+            beside["lora"] = [identity(Path(folder)) for folder in folders]
+        if file := config.command.model_cls_file:
+            beside["model_cls"] = digest.of(Path(file))
         return Manifest(
             kind="engine",
             made_by={"trtbuild": version("trtbuild"), **self.compiler.made_by},
-            source={**identity(source.path), **({"lora": lora} if lora else {})},
+            source={**identity(source.path), **beside},
             options={
                 "target": "tensorrt-llm",
                 "name": self.name,
@@ -103,11 +109,10 @@ def decide(
     """The job of building `checkpoint`; None is chosen. Raises as `build` does."""
     source = Checkpoint.open(checkpoint.resolve())
     options = replace(options or BuildOptions(), gpu=here.gpu)
-    options = replace(options, lora=tuple(folder.resolve() for folder in options.lora))
     files = [source.path / rank_file(rank) for rank in range(source.layout.files)]
     count, why = workers_for(
         ranks=source.world_size,
-        gpus=here.count or source.world_size,
+        gpus=here.count,
         rank_bytes=max(file.stat().st_size for file in files),
         available_bytes=memory().available_bytes,
         asked=workers,

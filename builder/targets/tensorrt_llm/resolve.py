@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.errors import LimitError
 from builder.families import FAMILIES
 from builder.targets.tensorrt_llm.adapters import whole
 from builder.targets.tensorrt_llm.case import Case
@@ -32,6 +33,7 @@ from builder.targets.tensorrt_llm.defaults import (
 )
 from builder.targets.tensorrt_llm.flags import FLAGS, Place
 from builder.targets.tensorrt_llm.rules import check
+from builder.targets.tensorrt_llm.rules_limits import RANGE
 from builder.targets.tensorrt_llm.settings import parse
 
 if TYPE_CHECKING:
@@ -85,10 +87,17 @@ def resolve(checkpoint: Mapping[str, Any], options: BuildOptions | None = None) 
     """
     options = options or BuildOptions()
     asked = _asked(options)
+    check(_assemble(asked, checkpoint), checkpoint, rules=RANGE)
     sm = options.gpu.sm if options.gpu else None
-    gpu = options.gpu if _is_counted(checkpoint, asked) else None
+    uncounted = _uncounted(checkpoint, asked)
+    gpu = None if uncounted else options.gpu
     case = Case(config=BuildConfig(), checkpoint=checkpoint, sm=sm)
-    by_memory = partial(limits, gpu=gpu, kv_fraction=options.kv_fraction)
+    by_memory = partial(
+        limits,
+        gpu=gpu,
+        why_no_gpu=uncounted or "no GPU is named",
+        kv_fraction=options.kv_fraction,
+    )
     chosen: Choices = {}
     for choose in (attention, gemm, drafts, lora, by_memory, prompts):
         chosen |= choose(case, {**_values(chosen), **asked})
@@ -123,14 +132,39 @@ def _asked(options: BuildOptions) -> dict[str, Any]:
     }
     given = {name: value for name, value in asked.items() if value is not None}
     given |= parse(options.settings)
+    given |= _absolute(given)
     if named := given.get("lora_target_modules"):
         given["lora_target_modules"] = whole(named)
     return given
 
 
-def _is_counted(checkpoint: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether the weights on the GPU are known: a known family's, none of them streamed."""
-    return checkpoint["architecture"] in FAMILIES and not asked.get("weight_streaming")
+def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are paths, from the root: a container has another working folder.
+
+    Raises LimitError for one where nothing is; adapters are looked at where they are read.
+    """
+    found: dict[str, Any] = {}
+    if "lora_dir" in given:
+        found["lora_dir"] = tuple(str(Path(each).resolve()) for each in given["lora_dir"])
+    for name in ("model_cls_file", "visualize_network"):
+        if name in given:
+            found[name] = str(Path(given[name]).resolve())
+    needed = [found[name] for name in found if name != "lora_dir"]
+    if given.get("lora_ckpt_source") == "nemo":
+        needed += found.get("lora_dir", ())
+    for path in needed:
+        if not Path(path).exists():
+            raise LimitError("a --set names what isn't there", found=path, do="make it first")
+    return found
+
+
+def _uncounted(checkpoint: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
+    """Why what is on the GPU can't be counted, None where it can."""
+    if asked.get("weight_streaming"):
+        return "how many of the streamed weights are on the GPU isn't known"
+    if checkpoint["architecture"] not in FAMILIES:
+        return f"the weights of a {checkpoint['architecture']} can't be counted"
+    return None
 
 
 def _values(chosen: Choices) -> dict[str, Any]:

@@ -6,7 +6,7 @@ only for speculative decoding does TensorRT-LLM then add the draft's length to m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from builder.errors import LimitError
@@ -25,16 +25,21 @@ RULES: Mapping[str, Rule] = {
 """Name → rule, in the order in which they are asked."""
 
 
-def broken(case: Case) -> list[tuple[Rule, str]]:
-    """The rules that a case breaks, each with what was found."""
-    found = ((rule, rule.found(case)) for rule in RULES.values())
+def broken(case: Case, rules: Iterable[Rule] = RULES.values()) -> list[tuple[Rule, str]]:
+    """Those of `rules` that a case breaks, each with what was found."""
+    found = ((rule, rule.found(case)) for rule in rules)
     return [(rule, what) for rule, what in found if what is not None]
 
 
-def check(config: BuildConfig, checkpoint: Mapping[str, Any], sm: int | None = None) -> None:
-    """Raise LimitError for the first rule that is broken.
+def check(
+    config: BuildConfig,
+    checkpoint: Mapping[str, Any],
+    sm: int | None = None,
+    rules: Iterable[Rule] = RULES.values(),
+) -> None:
+    """Raise LimitError for the first of `rules` that is broken.
 
     `checkpoint` is its config.json. Without `sm`, what depends on the GPU isn't asked.
     """
-    for rule, found in broken(Case(config=config, checkpoint=checkpoint, sm=sm)):
+    for rule, found in broken(Case(config=config, checkpoint=checkpoint, sm=sm), rules):
         raise LimitError(f"{rule.what} ({rule.name})", found=found, do=rule.do)

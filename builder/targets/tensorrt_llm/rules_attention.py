@@ -17,13 +17,6 @@ def _not_in_flight(case: Case) -> str | None:
     return "kv_cache_type continuous" if _cache_type(case) == "continuous" else None
 
 
-def _contradicting_cache(case: Case) -> str | None:
-    paged = case.plugins.paged_kv_cache
-    if paged is None or paged == (_cache_type(case) == "paged"):
-        return None
-    return f"kv_cache_type {_cache_type(case)} and paged_kv_cache {paged}"
-
-
 def _without_fmha(case: Case) -> str | None:
     on = (case.plugins.use_paged_context_fmha, case.plugins.use_fp8_context_fmha)
     if case.plugins.context_fmha or not any(on):
@@ -77,13 +70,6 @@ ATTENTION = (
         found=_not_in_flight,
         do="leave remove_input_padding, gpt_attention_plugin and kv_cache_type as they are",
         source="modelConfig.h, supportsInflightBatching",
-    ),
-    Rule(
-        name="kv-cache-type",
-        what="kv_cache_type and paged_kv_cache contradict each other",
-        found=_contradicting_cache,
-        do="set kv_cache_type alone",
-        source="builder.py, update_kv_cache_type",
     ),
     Rule(
         name="context-fmha",

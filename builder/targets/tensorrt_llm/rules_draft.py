@@ -50,6 +50,13 @@ def _beams(case: Case) -> str | None:
     return f"{_mode(case)} and max_beam_width {case.config.max_beam_width}"
 
 
+def _long_draft(case: Case) -> str | None:
+    draft, length = case.config.max_draft_len, case.config.max_seq_len
+    if _mode(case) == "none" or length is None or draft < length:
+        return None
+    return f"max_draft_len {draft} and max_seq_len {length}"
+
+
 def _few_tokens(case: Case) -> str | None:
     config = case.config
     need = config.max_batch_size * (config.max_draft_len + 1)
@@ -135,6 +142,13 @@ DRAFTS = (
         found=_beams,
         do="leave --max-beam-width at 1",
         source="generation_mixin.py, get_profiles_ranges",
+    ),
+    Rule(
+        name="draft-within-seq-len",
+        what="a draft must be shorter than max_seq_len",
+        found=_long_draft,
+        do="lower --max-draft-len or raise --max-seq-len",
+        source="follows from draft-num-tokens and num-tokens-of-batch",
     ),
     Rule(
         name="draft-num-tokens",

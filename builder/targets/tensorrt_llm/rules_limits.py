@@ -5,14 +5,16 @@ from __future__ import annotations
 from builder.limits import INT32_MAX
 from builder.targets.tensorrt_llm.case import Case, Rule
 
-_AT_LEAST_ONE = ("max_batch_size", "max_input_len", "max_seq_len", "max_beam_width")
-_COUNTED = (*_AT_LEAST_ONE, "max_num_tokens", "opt_num_tokens", "max_draft_len")
+_LEAST = {
+    **dict.fromkeys(("max_batch_size", "max_input_len", "max_seq_len", "max_beam_width"), 1),
+    **dict.fromkeys(("max_num_tokens", "opt_num_tokens", "max_encoder_input_len"), 1),
+    **dict.fromkeys(("max_draft_len", "max_prompt_embedding_table_size"), 0),
+}
 
 
 def _out_of_range(case: Case) -> str | None:
-    for name in _COUNTED:
+    for name, least in _LEAST.items():
         value = getattr(case.config, name)
-        least = 1 if name in _AT_LEAST_ONE else 0
         if value is not None and not least <= value <= INT32_MAX:
             return f"{name} {value}"
     return None
@@ -77,14 +79,19 @@ def _block(case: Case) -> str | None:
     return None if size > 0 and size & (size - 1) == 0 else f"tokens_per_block {size}"
 
 
-LIMITS = (
+RANGE = (
     Rule(
         name="range",
         what="the limit is out of range",
         found=_out_of_range,
-        do="give a positive number that int32 holds",
+        do=f"give a positive number, at most {INT32_MAX}",
         source="int32 tensors and fields",
     ),
+)
+"""Asked before anything is reckoned with the numbers."""
+
+LIMITS = (
+    *RANGE,
     Rule(
         name="max-seq-len-stated",
         what="max_seq_len must be stated",

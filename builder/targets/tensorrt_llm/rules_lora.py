@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builder.limits import INT32_MAX
 from builder.targets.tensorrt_llm.case import Case, Rule
 from builder.targets.tensorrt_llm.flags import LORA_MODULES
 
@@ -30,7 +31,8 @@ def _lora_names(case: Case) -> str | None:
 
 def _lora_rank(case: Case) -> str | None:
     rank = case.config.lora_config.max_lora_rank
-    return f"max_lora_rank {rank}" if case.plugins.lora_plugin and rank < 1 else None
+    wrong = case.plugins.lora_plugin and not 1 <= rank <= INT32_MAX
+    return f"max_lora_rank {rank}" if wrong else None
 
 
 LORA = (
@@ -57,7 +59,7 @@ LORA = (
     ),
     Rule(
         name="lora-rank",
-        what="max_lora_rank must be positive",
+        what="max_lora_rank is out of range",
         found=_lora_rank,
         do="give the largest rank of your adapters",
         source="lora_helper.py, LoraConfig",

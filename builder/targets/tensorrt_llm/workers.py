@@ -19,18 +19,25 @@ def worker_bytes(rank_bytes: int) -> int:
 
 
 def workers(
-    *, ranks: int, gpus: int, rank_bytes: int, available_bytes: int, asked: int | None = None
+    *,
+    ranks: int,
+    gpus: int | None,
+    rank_bytes: int,
+    available_bytes: int,
+    asked: int | None = None,
 ) -> tuple[int, str]:
     """How many, and why.
 
-    `asked` beats the memory, never the GPUs: the compiler would lower it by itself. Raises
-    LimitError for less than one. At least one is tried, for the memory is an estimate.
+    Where `gpus` isn't known, each rank is taken to have one. `asked` beats the memory, never the
+    GPUs: the compiler would lower it by itself. Raises LimitError for less than one. At least one
+    is tried, for the memory is an estimate.
     """
     if asked is not None and asked < 1:
         raise LimitError("--workers is too small", found=str(asked), do="at least 1")
-    most = min(ranks, max(gpus, 1))
+    most = ranks if gpus is None else min(ranks, max(gpus, 1))
     if asked is not None:
-        return min(asked, most), f"asked for {asked}; there are {_some(ranks, gpus)}"
+        fewer = f"asked for {asked}; there are {_some(ranks, gpus)}"
+        return min(asked, most), "as asked" if asked <= most else fewer
     need_bytes = worker_bytes(rank_bytes)
     memory = (
         f"a rank takes about {need_bytes / (1 << 30):.0f} GiB of the host's"
@@ -41,5 +48,8 @@ def workers(
     return most, f"{_some(ranks, gpus)}; {memory}"
 
 
-def _some(ranks: int, gpus: int) -> str:
-    return f"{ranks} rank{'s' * (ranks != 1)} and {gpus} GPU{'s' * (gpus != 1)}"
+def _some(ranks: int, gpus: int | None) -> str:
+    there = f"{ranks} rank{'s' * (ranks != 1)}"
+    if gpus is None:
+        return f"{there}; a GPU for each is assumed"
+    return f"{there} and {gpus} GPU{'s' * (gpus != 1)}"

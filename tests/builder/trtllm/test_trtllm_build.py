@@ -232,6 +232,18 @@ def test_a_failed_build_says_why_in_one_line_and_keeps_its_log(
     assert "TensorRT-LLM version" in kept.read_text()
 
 
+def test_a_later_success_takes_the_log_of_a_failed_build_away(
+    checkpoint: Path, machine: StandInMachine, tmp_path: Path, harm: Callable[[str], None]
+) -> None:
+    harm("riddle")
+    refused(ArtifactError, checkpoint, tmp_path / "engine")
+    kept = tmp_path / "engine.build.log"
+    assert kept.exists()
+    harm("")
+    build(checkpoint, tmp_path / "engine", options=SMALL)
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize(
     ("mode", "says"),
     [
@@ -354,6 +366,32 @@ def test_another_gpu_than_the_one_asked_for_is_refused(
     assert "SM 90" in line
 
 
+@pytest.mark.parametrize("asked", ["H200-141GB", "H100-NVL-94GB", "H20"])
+def test_another_gpu_of_the_same_generation_is_planned_for_and_not_built_for(
+    four_ranks: Path, machine: StandInMachine, tmp_path: Path, asked: str
+) -> None:
+    options = replace(SMALL, gpu=find(asked))
+    line = refused(LimitError, four_ranks, tmp_path / "engine", options=options)
+    assert asked in line
+    assert "H100-80GB (SM 90, 80 GiB)" in line
+    planned = dry_run(four_ranks, tmp_path / "engine", options=options)
+    assert planned.gpu == f"{asked} (SM 90)"
+    assert planned.memory
+    assert planned.memory.gpu_bytes == find(asked).memory_bytes
+    assert asked in str(planned.missing)
+    assert planned.settings["workers"].value == 4
+    assert "a GPU for each is assumed" in planned.settings["workers"].reason
+
+
+@pytest.mark.parametrize("asked", ["H100", "sm90", "NVIDIA H100 PCIe", "H100-80GB"])
+def test_the_gpu_that_is_here_may_be_named_in_any_way(
+    checkpoint: Path, machine: StandInMachine, tmp_path: Path, asked: str
+) -> None:
+    planned = dry_run(checkpoint, tmp_path / "engine", options=replace(SMALL, gpu=find(asked)))
+    assert planned.missing is None
+    assert planned.gpu == "H100-80GB (SM 90)"
+
+
 def test_gpus_of_two_kinds_are_refused(
     checkpoint: Path, machine: StandInMachine, tmp_path: Path
 ) -> None:
@@ -391,6 +429,82 @@ def test_the_container_builds_with_its_folders_mounted(
     assert made.made_by["tensorrt_llm"] == "1.2.1"
     assert (out / "rank0.engine").stat().st_uid == os.getuid()
     assert not list((bare.root / "containers").glob("trtbuild-*[!g]"))
+
+
+@pytest.mark.parametrize("short", ["26.07", "1.2.1", "26.07-trtllm-python-py3"])
+def test_a_container_may_be_named_by_its_date_or_version(
+    checkpoint: Path, bare: StandInMachine, tmp_path: Path, short: str
+) -> None:
+    bare.add_gpus(*gpus())
+    bare.add_docker()
+    made = build(checkpoint, tmp_path / "engine", options=SMALL, container=short)
+    assert made.options["image"] == "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
+
+
+@pytest.mark.parametrize(
+    "image", ["24.06", "0.21.0", "nvcr.io/nvidia/tritonserver:25.08-trtllm-python-py3"]
+)
+def test_a_container_older_than_the_flags_is_refused_before_it_is_pulled(
+    checkpoint: Path, bare: StandInMachine, tmp_path: Path, image: str
+) -> None:
+    bare.add_gpus(*gpus())
+    line = refused(LimitError, checkpoint, tmp_path / "engine", container=image)
+    assert "too old" in line
+    with pytest.raises(LimitError, match="too old"):
+        dry_run(checkpoint, tmp_path / "engine", options=SMALL, container=image)
+
+
+def test_an_older_installed_compiler_is_refused(
+    checkpoint: Path, machine: StandInMachine, tmp_path: Path
+) -> None:
+    [folder] = (machine.root / "site").glob("tensorrt_llm-*.dist-info")
+    folder.rename(folder.with_name("tensorrt_llm-0.21.0.dist-info"))
+    old = machine.root / "site" / "tensorrt_llm-0.21.0.dist-info"
+    (old / "METADATA").write_text("Name: tensorrt_llm\nVersion: 0.21.0\n")
+    line = refused(LimitError, checkpoint, tmp_path / "engine")
+    assert "TensorRT-LLM 0.21.0 is too old" in line
+
+
+def test_a_dry_run_of_a_container_says_what_is_in_it(
+    checkpoint: Path, bare: StandInMachine, tmp_path: Path
+) -> None:
+    options = replace(SMALL, gpu=find("H100"))
+    planned = dry_run(checkpoint, tmp_path / "engine", options=options, container="1.1.0")
+    assert "TensorRT-LLM 1.1.0" in planned.compiler
+    assert "26.02-trtllm-python-py3" in planned.compiler
+
+
+def test_relative_paths_of_settings_reach_a_container_and_what_they_draw_is_writable(
+    checkpoint: Path, bare: StandInMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare.add_gpus(*gpus())
+    bare.add_docker()
+    monkeypatch.chdir(tmp_path)
+    adapter = tmp_path / "ad"
+    adapter.mkdir()
+    (tmp_path / "drawn").mkdir()
+    (adapter / "adapter_config.json").write_text('{"r": 8, "target_modules": ["q_proj"]}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    settings = {"lora_dir": "ad", "visualize_network": "drawn"}
+    options, said = replace(SMALL, settings=settings), list[str]()
+    build(checkpoint, tmp_path / "engine", options=options, container="auto")
+    assert value(words(bare), "--lora_dir") == str(adapter)
+    command = dry_run(checkpoint, tmp_path / "e", options=options, container="auto").command
+    drawn = tmp_path / "drawn"
+    assert f"--mount=type=bind,src={drawn},dst={drawn}" in command
+    build(checkpoint, tmp_path / "engine", options=options, container="auto", say=said.append)
+    assert any("no network is drawn" in line for line in said)
+
+
+def test_another_text_of_the_model_class_is_another_engine(
+    checkpoint: Path, machine: StandInMachine, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.py"
+    settings = {"model_cls_file": str(file), "model_cls_name": "Own"}
+    for text in ("class Own: pass", "class Own: other", "class Own: other"):
+        file.write_text(text)
+        build(checkpoint, tmp_path / "engine", options=replace(SMALL, settings=settings))
+    assert len(machine.calls) == 2
 
 
 def test_an_image_whose_name_says_nothing_is_asked_what_it_holds(

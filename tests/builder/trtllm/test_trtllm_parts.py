@@ -160,6 +160,15 @@ def test_workers_are_what_gpus_and_memory_hold(
     assert why
 
 
+def test_what_is_said_of_the_workers_is_what_is_known() -> None:
+    plenty = {"ranks": 6, "rank_bytes": GIB, "available_bytes": 1000 * GIB}
+    assert workers(**plenty, gpus=2, asked=2) == (2, "as asked")
+    assert "6 ranks and 2 GPUs" in workers(**plenty, gpus=2, asked=4)[1]
+    count, why = workers(**plenty, gpus=None)
+    assert count == 6
+    assert "6 ranks; a GPU for each is assumed" in why
+
+
 def test_docker_and_podman_are_called_as_their_guides_say(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ CONFIGURATIONS: dict[str, Built] = {
     ),
     "llama-h100": Built(checkpoint(LLAMA), {**AUTO, "max_num_tokens": 8192}, "H100-80GB"),
     "llama-a100": Built(checkpoint(LLAMA), AUTO, "A100-40GB"),
-    "llama-b200": Built(checkpoint(LLAMA), AUTO, "B200"),
+    "llama-b200": Built(checkpoint(LLAMA), {**AUTO, "gemm_plugin": "disable"}, "B200"),
     "mistral": Built(checkpoint("mistral-7b"), {**AUTO, "max_seq_len": 32768}),
     "mixtral": Built(checkpoint("mixtral-8x7b"), {**AUTO, "moe_plugin": "auto"}),
     "qwen2.5": Built(checkpoint("qwen2.5-72b"), {**AUTO, "max_seq_len": 32768}),
@@ -216,12 +216,12 @@ CONFIGURATIONS: dict[str, Built] = {
         checkpoint("qwen3-8b"),
         {
             **{"log_level": "verbose", "profiling_verbosity": "detailed", "strip_plan": True},
-            **{"visualize_network": "/tmp/onnx", "monitor_memory": True, "fast_build": True},
+            **{"visualize_network": "/tmp", "monitor_memory": True, "fast_build": True},
         },
         options={
             "settings": {
                 **{"log_level": "verbose", "profiling_verbosity": "detailed", "strip_plan": "on"},
-                **{"visualize_network": "/tmp/onnx", "monitor_memory": "on", "fast_build": "on"},
+                **{"visualize_network": "/tmp", "monitor_memory": "on", "fast_build": "on"},
             }
         },
     ),

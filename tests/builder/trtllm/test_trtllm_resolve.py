@@ -161,6 +161,82 @@ def test_what_a_checkpoint_drafts_with_is_read_from_it() -> None:
         resolve({**HEADS, **MEDUSA}, BuildOptions(speculative="eagle"))
 
 
+def test_short_sequences_lower_the_tokens_of_a_step_and_not_the_drafts() -> None:
+    lookahead = {"speculative": "lookahead_decoding", "max_seq_len": 200}
+    # 81 drafts of 100 tokens and the token before each, in 8192 tokens a step
+    config = resolve(LLAMA, BuildOptions(**lookahead, max_draft_len=100)).config
+    assert (config.max_batch_size, config.max_num_tokens) == (64, 8192)
+    one = resolve(LLAMA, BuildOptions(**lookahead, max_draft_len=199, max_batch_size=1)).config
+    assert (one.max_batch_size, one.max_num_tokens) == (1, 200)
+    fewer = resolve(LLAMA, BuildOptions(**lookahead, max_draft_len=199)).config
+    assert (fewer.max_batch_size, fewer.max_num_tokens) == (40, 8000)
+    with pytest.raises(LimitError, match="a draft must be shorter than max_seq_len"):
+        resolve(LLAMA, BuildOptions(**lookahead, max_draft_len=255))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_beam_width": 0},
+        {"settings": {"max_beam_width": "0"}},
+        {"speculative": "lookahead_decoding", "max_draft_len": -1},
+        {"max_batch_size": 2**31},
+        {"settings": {"opt_num_tokens": "0"}},
+    ],
+    ids=str,
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_reckoned_with_it(
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(LimitError, match="range"):
+        resolve(LLAMA, BuildOptions(gpu=H100, **options))
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_lora_rank": 8}, {"settings": {"lora_ckpt_source": "nemo"}}], ids=str
+)
+def test_what_is_said_of_adapters_that_there_are_not_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(LimitError, match="there are none"):
+        resolve(LLAMA, BuildOptions(**options))
+
+
+def test_why_the_memory_is_not_counted_is_the_true_reason() -> None:
+    streamed = resolve(LLAMA, BuildOptions(gpu=H100, weight_streaming=True))
+    assert "streamed" in streamed.reasons["max_batch_size"]
+    nobodys = resolve({**LLAMA, "architecture": "OursForCausalLM"}, BuildOptions(gpu=H100))
+    assert "OursForCausalLM" in nobodys.reasons["max_batch_size"]
+    assert "no GPU is named" in resolve(LLAMA).reasons["max_batch_size"]
+
+
+def test_the_gemm_plugin_is_for_16_bits_before_blackwell() -> None:
+    for gpu, plugin in (("A100-80GB", "auto"), ("H100-80GB", "auto"), ("B200", None)):
+        resolved = resolve(LLAMA, BuildOptions(gpu=find(gpu)))
+        assert resolved.config.plugin_config.gemm_plugin == plugin
+        assert "SM 100" in resolved.reasons["gemm_plugin"]
+    float32 = resolve(checkpoint("llama-3.1-8b", dtype="float32"))
+    assert float32.config.plugin_config.gemm_plugin is None
+    assert "16-bit" in float32.reasons["gemm_plugin"]
+
+
+def test_paths_are_made_absolute_and_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapter(Path("ad"))
+    Path("model.py").touch()
+    Path("drawn").mkdir()
+    settings = {"lora_dir": "ad", "model_cls_file": "model.py", "model_cls_name": "Own"}
+    config = resolve(
+        LLAMA, BuildOptions(settings={**settings, "visualize_network": "drawn"})
+    ).config
+    assert config.lora_config.lora_dir == (str(tmp_path / "ad"),)
+    assert config.command.model_cls_file == str(tmp_path / "model.py")
+    assert config.visualize_network == str(tmp_path / "drawn")
+    for wrong in ({"model_cls_file": "nosuch.py"}, {"visualize_network": "nosuch"}):
+        with pytest.raises(LimitError, match="nosuch"):
+            resolve(LLAMA, BuildOptions(settings={**settings, **wrong}))
+
+
 def test_speculation_without_a_length_is_refused() -> None:
     with pytest.raises(LimitError, match="length of a draft"):
         resolve(LLAMA, BuildOptions(speculative="draft_tokens_external"))
