@@ -51,7 +51,10 @@ _RATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Estimates: tokens a second over all sequences of a batch, and the first token's delay."""
+    """Estimates: tokens a second over all sequences of a batch, and the first token's delay.
+
+    The prefill's are of prompts one after the other; `ttft_ms` is of one alone.
+    """
 
     batch_size: int
     decode_tokens_s: float
@@ -86,19 +89,19 @@ class Roofline:
     def speed(self, *, batch_size: int, input_len: int, output_len: int, chunk: int) -> Speed:
         """Of a batch of alike sequences, halfway through their answers.
 
-        The prefill is of one prompt alone, in steps of at most `chunk` tokens. Over pipeline ranks
-        the batch goes in as many parts, which are at work at the same time.
+        Prompts come one after the other, in steps of at most `chunk` tokens. Over pipeline ranks
+        the batch goes in as many parts, which are at work at the same time, as are prompts.
         """
         stages = len(self.ranks)
         part = -(-batch_size // stages)
         length = input_len + output_len // 2
         step = max(self._decode_s(stage, part, length) for stage in range(stages))
-        prefill = sum(self._prefill_s(stage, input_len, chunk) for stage in range(stages))
+        prefill = [self._prefill_s(stage, input_len, chunk) for stage in range(stages)]
         return Speed(
             batch_size=batch_size,
             decode_tokens_s=batch_size / (step * stages),
-            prefill_tokens_s=input_len / prefill,
-            ttft_ms=1000 * prefill,
+            prefill_tokens_s=input_len / max(prefill),
+            ttft_ms=1000 * sum(prefill),
         )
 
     def _decode_s(self, stage: int, batch: int, length: int) -> float:

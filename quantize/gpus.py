@@ -1,15 +1,15 @@
-"""Which recipes run on which GPU, said before anything is calibrated.
-
-Sources: TensorRT-LLM 1.2's builder.py (what it refuses on SM 100 to 119), its groupwise GEMM (FP8
-activations need SM 89 and groups of 128) and the hardware matrix in its quantization.md.
-"""
+"""Which recipes run on which GPU, said before anything is calibrated, by the rules of the build."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from builder.errors import LimitError
 from builder.gpus import sm
+from builder.targets.tensorrt_llm.case import Case
+from builder.targets.tensorrt_llm.config import BuildConfig
+from builder.targets.tensorrt_llm.rules_gpu import GPU
 from quantize.recipes import RECIPES, KvCache, Recipe
 
 GENERATIONS: Mapping[int, str] = {
@@ -21,25 +21,22 @@ GENERATIONS: Mapping[int, str] = {
 """The first compute capability of a generation, as people call it."""
 
 
+def misfit(quantization: Mapping[str, Any], capability: int) -> str | None:
+    """Why no engine of a checkpoint with this `quantization` runs on this SM; None if one does."""
+    case = Case(config=BuildConfig(), checkpoint={"quantization": quantization}, sm=capability)
+    broken = ((rule.what, rule.found(case)) for rule in GPU)
+    return next((f"{what} ({found})" for what, found in broken if found), None)
+
+
 def why_not(
     recipe: Recipe, capability: int, *, kv_cache: KvCache = "none", group_size: int | None = None
 ) -> str | None:
     """Why an engine with the recipe doesn't run on this SM; None if it does."""
-    for name in recipe.candidates:
-        if why := why_not(RECIPES[name], capability, group_size=group_size):
-            return f"its candidate {name} doesn't run there: {why}"
-    if capability < recipe.min_sm:
-        return f"it needs {GENERATIONS[recipe.min_sm]} or later"
-    if capability in recipe.refused_sm:
-        return "TensorRT-LLM 1.2 builds no INT8 or INT4 engine for SM 100 to 119"
-    if kv_cache == "fp8" and capability < 89:
-        return "an FP8 cache needs Ada (SM 89) or later"
-    if kv_cache == "int8" and 100 <= capability < 120:
-        return "TensorRT-LLM 1.2 builds no engine with an INT8 cache for SM 100 to 119"
-    if group_size and recipe.gpu_group_sizes and group_size not in recipe.gpu_group_sizes:
-        sizes = " or ".join(map(str, recipe.gpu_group_sizes))
-        return f"TensorRT-LLM's kernel for it takes groups of {sizes}, not {group_size}"
-    return None
+    block: dict[str, Any] = _form(recipe, group_size)
+    if kv_cache != "none":
+        block["kv_cache_quant_algo"] = kv_cache.upper()
+    forms = {name: _form(RECIPES[name], group_size) for name in recipe.candidates}
+    return misfit({**block, "quantized_layers": forms}, capability)
 
 
 def refuse(
@@ -58,4 +55,13 @@ def refuse(
         do = "choose another --kv-cache or --group-size"
     else:
         do = f"choose {' or '.join(fits)}" if fits else "TensorRT-LLM runs nothing quantized there"
-    raise LimitError(f"{gpu} can't run {recipe.name}: {why}", found=f"SM {capability}", do=do)
+    raise LimitError(f"{gpu} can't run {recipe.name}: {why}", do=do)
+
+
+def least_sm(recipe: Recipe) -> int:
+    """The first generation that runs it."""
+    return next(first for first in GENERATIONS if why_not(recipe, first) is None)
+
+
+def _form(recipe: Recipe, group_size: int | None) -> dict[str, Any]:
+    return {"quant_algo": recipe.quant_algo, "group_size": group_size}

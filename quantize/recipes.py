@@ -46,7 +46,7 @@ class Quantizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A way to quantize, and where it runs."""
+    """A way to quantize."""
 
     name: str
     quant_algo: str
@@ -72,15 +72,9 @@ class Recipe:
     """Inputs that share a scale, where that is a choice. None asked for means the largest of
     these that divides every quantized linear's inputs on a rank."""
 
-    gpu_group_sizes: tuple[int, ...] = ()
-    """The ones that TensorRT-LLM's kernels take."""
-
-    min_sm: int
-    refused_sm: range = range(0)
-    """GPU generations for which TensorRT-LLM 1.2 doesn't build an engine with it."""
-
     untested_sm: range = range(0)
-    """Those that it builds for, though NVIDIA's own table leaves them out."""
+    """GPU generations that TensorRT-LLM builds for, though NVIDIA's own table leaves them out.
+    Those that it doesn't build for are in `builder.targets.tensorrt_llm.rules_gpu`."""
 
     candidates: tuple[str, ...] = ()
     """Of a search: the recipes that each linear chooses from, or stays as it is."""
@@ -93,11 +87,6 @@ _FP8 = Quantizer(bits=(4, 3))
 _INT8_ROWS = Quantizer(bits=8, axis=0)
 _INT4_GROUPS = Quantizer(bits=4, block=128)
 _NVFP4 = Quantizer(bits=(2, 1), block=16, scale_bits=(4, 3))
-
-_DATACENTER_BLACKWELL = range(100, 120)
-"""TensorRT-LLM 1.2's builder.py refuses, on these, what is_int8_weight_only,
-is_int4_weight_only, has_int8_kv_cache or has_act_and_weight_quant says yes to. Both AWQ
-algorithms count as int4 weight-only (QuantMode.from_quant_algo)."""
 
 _SMALL_BLACKWELL = range(120, 130)
 """GeForce RTX 50, RTX PRO, DGX Spark. The hardware matrix of TensorRT-LLM's quantization.md has
@@ -116,7 +105,6 @@ RECIPES: Mapping[str, Recipe] = {
             input=_FP8,
             activations="fp8",
             algorithm={"method": "max"},
-            min_sm=89,
             on_cpu=_CALIBRATES_AND_RUNS,
             use="the first choice on Ada, Hopper and Blackwell: half the size, close to lossless",
         ),
@@ -128,8 +116,6 @@ RECIPES: Mapping[str, Recipe] = {
             input=Quantizer(bits=8),
             activations="int8",
             algorithm={"method": "smoothquant"},
-            min_sm=80,
-            refused_sm=_DATACENTER_BLACKWELL,
             on_cpu=_CALIBRATES_AND_RUNS,
             use="many clients on Ampere, which has no FP8; measure the quality",
         ),
@@ -141,9 +127,6 @@ RECIPES: Mapping[str, Recipe] = {
             activations="16-bit",
             algorithm={"method": "awq_lite", "alpha_step": 0.1},
             group_sizes=(128, 64),
-            gpu_group_sizes=(128, 64),
-            min_sm=80,
-            refused_sm=_DATACENTER_BLACKWELL,
             untested_sm=_SMALL_BLACKWELL,
             on_cpu=_CALIBRATES_AND_RUNS,
             use="few clients, or little memory: a quarter of the size, fast decode",
@@ -157,9 +140,6 @@ RECIPES: Mapping[str, Recipe] = {
             activations="fp8",
             algorithm={"method": "awq_lite"},
             group_sizes=(128, 64),
-            gpu_group_sizes=(128,),
-            min_sm=89,
-            refused_sm=_DATACENTER_BLACKWELL,
             untested_sm=_SMALL_BLACKWELL,
             on_cpu=_CALIBRATES_AND_RUNS,
             use="little memory and many clients, on Ada and Hopper",
@@ -172,8 +152,6 @@ RECIPES: Mapping[str, Recipe] = {
             activations="16-bit",
             algorithm={"method": "max"},
             calibrates=False,
-            min_sm=80,
-            refused_sm=_DATACENTER_BLACKWELL,
             on_cpu="runs, nothing to calibrate",
             use="half the size at once, without calibration, close to lossless",
         ),
@@ -185,8 +163,6 @@ RECIPES: Mapping[str, Recipe] = {
             activations="16-bit",
             algorithm={"method": "max"},
             calibrates=False,
-            min_sm=80,
-            refused_sm=_DATACENTER_BLACKWELL,
             on_cpu="runs, nothing to calibrate",
             use="to see whether it fits: int4_awq is as small and much better",
         ),
@@ -198,7 +174,6 @@ RECIPES: Mapping[str, Recipe] = {
             input=_NVFP4,
             activations="nvfp4",
             algorithm={"method": "max"},
-            min_sm=100,
             on_cpu="calibrates and exports, doesn't run",
             use="the smallest and fastest on Blackwell",
         ),
@@ -209,9 +184,6 @@ RECIPES: Mapping[str, Recipe] = {
             activations="each linear's",
             algorithm={"method": "gradient"},
             group_sizes=(128, 64),
-            gpu_group_sizes=(128, 64),
-            min_sm=89,
-            refused_sm=_DATACENTER_BLACKWELL,
             untested_sm=_SMALL_BLACKWELL,
             candidates=("int4_awq", "fp8"),
             on_cpu=_CALIBRATES_AND_RUNS,

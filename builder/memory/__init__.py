@@ -69,10 +69,12 @@ def choose_limits(
     max_num_tokens: int | None = None,
     max_beam_width: int = 1,
     kv_fraction: float = KV_FRACTION,
+    why_no_gpu: str = "no GPU is named",
 ) -> ChosenLimits:
     """The limits of an engine for `gpu`: what was asked for, else what its memory suggests.
 
-    Without a GPU, or with one whose memory isn't known, they are the model's and plain defaults.
+    Without a GPU, or with one whose memory isn't known, they are the model's and plain defaults;
+    `why_no_gpu` is then a reason.
     `config` is a checkpoint's. Raises LimitError for what can't be, or doesn't fit.
     """
     asked: _Asked = {
@@ -82,7 +84,7 @@ def choose_limits(
     }
     known = gpu if gpu is not None and gpu.memory_bytes is not None else None
     if known is None:
-        chosen = _plain(config, gpu, asked)
+        chosen = _plain(config, gpu, asked, why_no_gpu)
     else:
         chosen = _suggested(config, known, asked, max_beam_width, kv_fraction)
     chosen |= {name: (value, "asked for") for name, value in asked.items() if value is not None}
@@ -95,8 +97,8 @@ def choose_limits(
     return ChosenLimits(**limits, reasons={name: why for name, (_, why) in chosen.items()})
 
 
-def _plain(config: Config, gpu: Gpu | None, asked: _Asked) -> _Chosen:
-    whose = "no GPU is named" if gpu is None else f"{gpu.name}'s memory isn't known"
+def _plain(config: Config, gpu: Gpu | None, asked: _Asked, why_no_gpu: str) -> _Chosen:
+    whose = why_no_gpu if gpu is None else f"{gpu.name}'s memory isn't known"
     batch = asked["max_batch_size"] or BATCH_SIZE_WITHOUT_GPU
     return {
         "max_batch_size": (batch, f"{whose}: a plain default"),

@@ -107,6 +107,13 @@ def test_pipeline_ranks_do_not_hasten_one_sequence_but_many() -> None:
     assert many[1] > 1.5 * many[0]
 
 
+def test_prompts_follow_each_other_through_pipeline_ranks() -> None:
+    """16 layers each: the first token waits for both, but the next prompt only for the slower."""
+    whole, divided = (speed(checkpoint("Llama-3.1-8B", Layout(pp=pp))) for pp in (1, 2))
+    assert divided.prefill_tokens_s == pytest.approx(2 * whole.prefill_tokens_s, rel=0.02)
+    assert divided.ttft_ms == pytest.approx(whole.ttft_ms, rel=0.02)
+
+
 def test_prompts_in_chunks_read_the_weights_again() -> None:
     config = checkpoint("Llama-3.1-8B")
     assert speed(config, chunk=64).ttft_ms > speed(config, chunk=2048).ttft_ms

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +25,20 @@ from builder.mapping import Layout
 from builder.memory import rank_memory
 from builder.targets.openvino import build
 from quantize.recipes import RECIPES
+from trtbuild.cli import trtbuild
 from trtbuild.commands.plan import plan
 
 Document = dict[str, Any]
 
 
-def run(*arguments: object) -> str:
+def run(*arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(plan, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code, result.output
     return result.output
 
 
-def document(*arguments: object) -> Document:
-    found: Document = json.loads(run(*arguments, "--json"))
+def document(*arguments: object, code: int = 0) -> Document:
+    found: Document = json.loads(run(*arguments, "--json", code=code))
     return found
 
 
@@ -59,7 +67,8 @@ def test_a_table_shows_what_fits_and_recommends_one_with_its_reason(model: Path)
     assert "327,680 bytes of KV cache" in text
     [best] = [line.split() for line in lines if line.startswith("* ")]
     assert f"recommended: {best[2]} on {best[1]}, tp 2" in lines
-    assert "left out on A100-80GB: fp8, w4a8_awq: it needs Ada (SM 89) or later" in lines
+    [left] = [line for line in lines if line.startswith("left out on A100-80GB: fp8, auto: ")]
+    assert "FP8, which needs SM 89, on SM 80" in left
     assert "roofline estimate" in text
     assert "upper estimate" in text
     assert max(map(len, [line for line in lines if " GiB " in line])) <= 130
@@ -96,13 +105,44 @@ def test_the_figures_are_those_that_build_refuses_by(model: Path) -> None:
 
 def test_what_does_not_fit_is_shown_as_such_and_nothing_is_recommended(model: Path) -> None:
     arguments = (model, "--gpu", "L4", "--max-gpus", 1)
-    found = document(*arguments)
+    found = document(*arguments, code=1)
     assert found["recommended"] is None
     assert not any(row["fits"] or row["requests"] for row in found["candidates"])
-    text = run(*arguments)
+    text = run(*arguments, code=1)
     assert "doesn't fit" in text
     assert "nothing fits (the least is 35.8 GiB of weights on each: int4_wo, 1 GPU)" in text
-    assert "nothing runs there" in run(model, "--gpu", "T4")
+    assert "nothing runs there" in run(model, "--gpu", "T4", code=1)
+
+
+@pytest.mark.parametrize(("gpu", "tp"), [("H200", 2), ("L40S", 8), ("B200", 1)])
+def test_one_request_more_than_the_plans_would_not_fit(model: Path, gpu: str, tp: int) -> None:
+    """100 + 100 tokens take 7 blocks of 32; logits of more requests leave less for the cache."""
+    asked = ("--input-len", 100, "--output-len", 100, "--max-batch-size", 4096)
+    [row] = only(document(model, "--gpu", gpu, "--recipe", "none", *asked), tp=tp, pp=1)
+
+    def held(requests: int) -> int:
+        memory = rank_memory(
+            checkpoint("Llama-3.1-70B", Layout(tp=tp), quant_algo=None),
+            gpu=find(gpu),
+            max_batch_size=requests,
+            max_num_tokens=8192,
+            max_seq_len=200,
+        )
+        return memory.kv_cache_tokens // 224
+
+    assert held(row["requests"]) >= row["requests"] > 20
+    assert held(row["requests"] + 1) < row["requests"] + 1
+
+
+def test_requests_may_be_as_long_as_those_that_build_takes(tmp_path: Path) -> None:
+    """YaRN times 4: 32768 trained positions reach 131072."""
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    changes = {"rope_scaling": scaling, "max_position_embeddings": 32768}
+    path = folder(tmp_path, "Qwen2.5-72B", **changes)
+    asked = ("--gpu", "B200", "--recipe", "none", "--output-len", 72)
+    assert only(document(path, *asked, "--input-len", 131000), tp=8, pp=1)[0]["fits"]
+    with pytest.raises(LimitError, match="at most 131072 together"):
+        run(path, *asked, "--input-len", 131001)
 
 
 def test_the_recommended_loses_least_and_serves_most_for_each_gpu(model: Path) -> None:
@@ -170,6 +210,115 @@ def test_a_quantized_model_keeps_its_quantization(tmp_path: Path) -> None:
     found = document(path, "--gpu", "H100")
     assert {row["recipe"] for row in found["candidates"]} == {"W4A16_AWQ (its own)"}
     assert only(found, tp=1, pp=1)[0]["fits"]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "runs", "refuses", "why"),
+    [
+        ({"quant_algo": "FP8", "kv_cache_quant_algo": "INT8"}, "H100", "B200", "INT8 KV cache"),
+        ({"quant_algo": "W8A16", "kv_cache_quant_algo": "FP8"}, "L40S", "A100", "FP8 KV cache"),
+        ({"quant_algo": "W4A16_AWQ"}, "L40S", "B200", "W4A16_AWQ on SM 100"),
+    ],
+)
+def test_what_build_refuses_of_a_checkpoint_is_left_out(
+    tmp_path: Path, quantization: Document, runs: str, refuses: str, why: str
+) -> None:
+    """With config.json alone."""
+    config = checkpoint("Llama-3.1-8B", group_size=128, **quantization)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert document(tmp_path, "--gpu", runs)["recommended"]["gpus"] == 1
+    found = document(tmp_path, "--gpu", refuses, code=1)
+    assert not found["candidates"]
+    assert why in found["left_out"][0]["why"]
+
+
+def test_groups_that_the_kernel_does_not_take_are_left_out(tmp_path: Path) -> None:
+    config = checkpoint("Llama-3.1-8B", quant_algo="W4A8_AWQ", group_size=64)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "groups of 64, not 128" in run(tmp_path, "--gpu", "L40S", code=1)
+
+
+def test_a_checkpoints_cache_is_its_own(tmp_path: Path) -> None:
+    """Llama 3.1 8B: 2 * 32 layers * 8 heads * 128 values, of one byte in FP8."""
+    config = checkpoint("Llama-3.1-8B", quant_algo="FP8", kv_cache_quant_algo="FP8")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "a token takes 65,536 bytes" in run(tmp_path, "--gpu", "H100")
+    [row] = document(tmp_path, "--gpu", "H100")["candidates"]
+    assert row["memory"]["kv_bytes_per_token"] == 65536
+
+
+def test_a_flag_for_what_a_checkpoint_already_is_is_misuse(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(checkpoint("Llama-3.1-8B", quant_algo="FP8")))
+    for flag in (("--recipe", "fp8"), ("--kv-cache", "fp8"), ("--max-gpus", 2)):
+        text = run(tmp_path, "--gpu", "H100", *flag, code=2)
+        assert f"{flag[0]} is not for this checkpoint" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "divided", "shown", "ranks"),
+    [
+        ("Mixtral-8x7B", Layout(tp=4, moe_ep=2), "tp 4, ep 2", [4, 1, 1, 2, 4]),
+        ("Llama-3.1-8B", Layout(tp=2, cp=2), "tp 2 x cp 2", [2, 1, 2, 1, 4]),
+    ],
+)
+def test_context_and_expert_ranks_are_named_and_what_is_not_estimated_is_said(
+    tmp_path: Path, name: str, divided: Layout, shown: str, ranks: list[int]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(checkpoint(name, divided)))
+    text = run(tmp_path, "--gpu", "H100")
+    assert f"recommended: bfloat16 (its own) on H100-80GB, {shown}\n" in text
+    assert ("context-parallel ranks (cp) aren't estimated" in text) == (divided.cp > 1)
+    [row] = document(tmp_path, "--gpu", "H100")["candidates"]
+    assert [row[name] for name in ("tp", "pp", "cp", "ep", "gpus")] == ranks
+
+
+def test_names_come_from_a_setting_as_from_the_flag(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The RTX 4090's name has a blank in it, at which click would split a variable."""
+    file = tmp_path / "settings.toml"
+    file.write_text('[plan]\ngpu = "L40S, RTX 4090"\nrecipe = ["int4_awq"]\n')
+
+    def gpus(*arguments: object) -> list[str]:
+        command = ["--config", file, "plan", model, *arguments, "--json"]
+        result = CliRunner().invoke(trtbuild, list(map(str, command)), catch_exceptions=False)
+        return [gpu["name"] for gpu in json.loads(result.stdout)["gpus"]]
+
+    assert gpus() == ["L40S", "RTX 4090"]
+    monkeypatch.setenv("TRTBUILD_PLAN_GPU", "RTX 4090,L4")
+    assert gpus() == ["RTX 4090", "L4"]
+    assert gpus("--gpu", "H100,H100-80GB", "--gpu", "H100") == ["H100-80GB"]
+
+
+def test_a_recipe_named_twice_is_planned_once(model: Path) -> None:
+    found = document(model, "--gpu", "H100", "--recipe", "fp8,fp8", "--max-gpus", 1)
+    assert len(found["candidates"]) == 1
+
+
+def test_an_empty_list_is_misuse(model: Path) -> None:
+    run(model, "--gpu", ",", code=2)
+    run(model, "--gpu", "H100", "--recipe", " , ", code=2)
+
+
+@pytest.mark.parametrize(("columns", "drawn"), [(80, False), (200, True)])
+def test_no_digit_is_cut_on_a_narrow_terminal(model: Path, columns: int, drawn: bool) -> None:
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = ("trtbuild", "plan", str(model), "--gpu", "H100", "--recipe", "fp8")
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    with subprocess.Popen([sys.executable, "-m", *command], stdout=its, env=environment) as child:
+        os.close(its)
+        text = b""
+        try:
+            while part := os.read(ours, 65536):
+                text += part
+        except OSError:  # Linux's end of a terminal
+            pass
+        os.close(ours)
+    assert child.returncode == 0
+    for cell in ("H100-80GB", "tok/s of all", "246,592", "3,096"):
+        assert cell in text.decode()
+    assert ("│" in text.decode()) == drawn
 
 
 def test_checkpoints_and_engines_are_planned_as_they_are(

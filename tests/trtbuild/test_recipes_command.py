@@ -36,8 +36,15 @@ def test_a_line_fits_a_wide_terminal() -> None:
 def test_a_gpu_says_what_it_runs_and_why_not_the_rest() -> None:
     text = run("--gpu", "A100")
     assert text.startswith("A100 (SM 80) runs int8_sq, int4_awq, int8_wo, int4_wo\n")
-    assert "A100: no, it needs Ada (SM 89) or later" in text
+    assert "(FP8, which needs SM 89, on SM 80)" in text
     assert "perhaps" in run("--gpu", "RTX 5090")
+
+
+def test_generations_that_a_recipe_skips_are_shown() -> None:
+    lines = {line.split()[0]: line for line in run().splitlines() if "SM " in line}
+    assert "SM 80-99, 120+" in lines["int8_sq"]
+    assert "SM 89+" in lines["fp8"]
+    assert "SM 100+" in lines["nvfp4"]
 
 
 def test_json_holds_the_same() -> None:

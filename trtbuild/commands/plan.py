@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from trtbuild import options
 
+if TYPE_CHECKING:
+    from trtbuild.planning.subject import Subject
 
-def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+class _Names(click.Option):
+    """Names with commas between, also in a setting; the flag can be given again."""
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """All of it: names have blanks in them."""
+        return self.resolve_envvar_value(ctx)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Each name once."""
+        values = [value] if isinstance(value, str) else value or ()
+        parts = (part.strip() for each in values for part in str(each).split(","))
+        names = tuple(dict.fromkeys(filter(None, parts)))
+        if values and not names:
+            raise click.BadParameter("no names in it", ctx, self)
+        return names
 
 
 @click.command()
@@ -19,16 +37,16 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 @click.option(
     "--gpu",
     "gpus",
+    cls=_Names,
     multiple=True,
     required=True,
-    callback=_list,
     help="GPUs to look at: H100-80GB,L40S (or give the option again).",
 )
 @click.option(
     "--recipe",
     "recipes",
+    cls=_Names,
     multiple=True,
-    callback=_list,
     help="Recipes to look at, none for the model as it is; by default all.",
 )
 @click.option(
@@ -64,14 +82,14 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
     type=click.IntRange(1),
     default=8192,
     show_default=True,
-    help="Tokens that one step computes at most; an engine's own counts.",
+    help="Tokens that one step computes at most; an engine has its own.",
 )
 @click.option(
     "--max-batch-size",
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="Requests in flight at once at most; an engine's own counts.",
+    help="Requests in flight at once at most; an engine has its own.",
 )
 @click.option(
     "--kv-fraction",
@@ -83,7 +101,10 @@ def _list(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tup
 @click.option("--all", "everything", is_flag=True, help="Every layout, not the smallest that fits.")
 @click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw it there.")
 @options.as_json
+@click.pass_context
 def plan(
+    ctx: click.Context,
+    /,
     model: Path,
     gpus: tuple[str, ...],
     recipes: tuple[str, ...],
@@ -95,7 +116,7 @@ def plan(
     """Say where MODEL fits, how many requests it holds, and how fast it could be.
 
     MODEL is a Hugging Face folder (config.json is enough), a .gguf file, a checkpoint or an
-    engine. Neither weights nor a GPU are needed.
+    engine. Neither weights nor a GPU are needed. Exits with 1 where nothing fits.
     """
     from builder.gpus import find
     from trtbuild.planning import plot, table
@@ -107,8 +128,11 @@ def plan(
     from trtbuild.planning.subject import read
 
     check_names(recipes)
-    wish = Wish(gpus=tuple(map(find, gpus)), recipes=recipes, **asked)  # type: ignore[arg-type]
-    made = run(read(model), wish)
+    found = tuple(dict.fromkeys(map(find, gpus)))
+    wish = Wish(gpus=found, recipes=recipes, **asked)  # type: ignore[arg-type]
+    subject = read(model)
+    _refuse_settled(ctx, subject)
+    made = run(subject, wish)
     best = recommend(made)
     if png is not None:
         png.write_bytes(plot.draw(made, best))
@@ -116,3 +140,20 @@ def plan(
         click.echo(json.dumps(document(made, best), indent=2))
     else:
         table.show(made, best, everything=everything)
+    if best is None:
+        ctx.exit(1)
+
+
+def _refuse_settled(ctx: click.Context, subject: Subject) -> None:
+    """Raise UsageError for a flag that asks for what the subject already is."""
+    settled = [
+        *(() if subject.quantization is None else ("recipes", "kv_cache")),
+        *(() if subject.layout is None else ("max_gpus",)),
+        *(subject.limits or ()),
+    ]
+    for param in ctx.command.params:
+        given = ctx.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+        if given and param.name in settled:
+            raise click.UsageError(
+                f"{param.opts[0]} is not for this {subject.kind}, which has its own.", ctx
+            )

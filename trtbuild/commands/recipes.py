@@ -33,8 +33,11 @@ def recipes(gpu: str | None, as_json: bool) -> None:
 
 
 def _facts(recipe: Recipe, capability: int | None) -> dict[str, Any]:
-    from quantize.gpus import GENERATIONS, why_not
+    from builder.targets.tensorrt_llm.rules_gpu import DATACENTER_BLACKWELL as LATER
+    from quantize.gpus import GENERATIONS, least_sm, why_not
 
+    least = least_sm(recipe)
+    refused = why_not(recipe, LATER.start) is not None
     facts: dict[str, Any] = {
         "recipe": recipe.name,
         "quant_algo": recipe.quant_algo,
@@ -43,11 +46,9 @@ def _facts(recipe: Recipe, capability: int | None) -> dict[str, Any]:
         "activations": recipe.activations,
         "calibrates": recipe.calibrates,
         "group_sizes": list(recipe.group_sizes),
-        "gpu": GENERATIONS[recipe.min_sm],
-        "min_sm": recipe.min_sm,
-        "refused_sm": [recipe.refused_sm.start, recipe.refused_sm.stop - 1]
-        if recipe.refused_sm
-        else None,
+        "gpu": GENERATIONS[least],
+        "min_sm": least,
+        "refused_sm": [LATER.start, LATER.stop - 1] if refused else None,
         "cpu": recipe.on_cpu,
         "use": recipe.use,
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.errors import LimitError
 from builder.gpus import Gpu
+from builder.limits import TOKENS_PER_BLOCK, context_tokens
 from builder.mapping import Layout
 from builder.memory import (
     KV_FRACTION,
@@ -67,7 +69,7 @@ class Candidate:
         """Tokens of answers a second, with the prompts' time counted, on each GPU."""
         if self.full is None:
             return 0.0
-        prompts_s = self.batch_size * self.full.ttft_ms / 1000
+        prompts_s = self.batch_size * wish.input_len / self.full.prefill_tokens_s
         answers_s = wish.output_len * self.full.itl_ms / 1000
         tokens_s = self.batch_size * wish.output_len / (prompts_s + answers_s)
         return tokens_s / self.layout.world_size
@@ -140,10 +142,8 @@ def _settled(subject: Subject, wish: Wish) -> Wish:
             max_batch_size=subject.limits["max_batch_size"],
             built=True,
         )
-    longest = (subject.limits or {}).get("max_seq_len") or (
-        subject.model.max_position_embeddings
-        if subject.model
-        else int((subject.config or {})["max_position_embeddings"])
+    longest = (subject.limits or {}).get("max_seq_len") or context_tokens(
+        subject.checkpoint(Layout(), {})
     )
     if wish.sequence_tokens > longest:
         raise LimitError(
@@ -201,16 +201,18 @@ def _candidate(
 
 
 def _most(memory_for: Callable[[int], RankMemory], wish: Wish) -> tuple[RankMemory, int]:
-    """The most requests that an engine built for so many holds, and its memory then."""
-    most, each = wish.max_batch_size, wish.sequence_tokens
-    memory = memory_for(most)
-    batch = min(most, memory.kv_cache_tokens // each)
-    if wish.built or batch == most:
-        return memory, batch
-    memory = memory_for(max(1, batch))
-    while (more := min(most, memory.kv_cache_tokens // each)) > batch:
-        larger = memory_for(more)
-        if larger.kv_cache_tokens // each < more:
-            break
-        memory, batch = larger, more
-    return memory, batch
+    """The most requests that an engine built for so many holds, and its memory then.
+
+    One built for more has less memory left for them.
+    """
+    most = wish.max_batch_size
+    each = -(-wish.sequence_tokens // TOKENS_PER_BLOCK) * TOKENS_PER_BLOCK
+
+    def too_many(requests: int) -> bool:
+        return memory_for(requests).kv_cache_tokens // each < requests
+
+    if wish.built:
+        memory = memory_for(most)
+        return memory, min(most, memory.kv_cache_tokens // each)
+    batch = bisect_left(range(1, most + 1), True, key=too_many)
+    return memory_for(max(1, batch)), batch

@@ -7,6 +7,7 @@ from typing import Any
 
 from builder import roofline
 from builder.gpus import Gpu
+from builder.mapping import Layout
 from builder.memory import activations
 from trtbuild.planning.candidates import Candidate, LeftOut, Plan
 from trtbuild.planning.recommend import Recommendation
@@ -46,8 +47,7 @@ def _candidate(plan: Plan, each: Candidate) -> dict[str, Any]:
     return {
         "gpu": each.gpu.name,
         "recipe": each.choice.name,
-        "tp": each.layout.tp,
-        "pp": each.layout.pp,
+        **_layout(each.layout),
         "gpus": each.layout.world_size,
         "fits": each.fits,
         "memory": asdict(each.memory),
@@ -65,6 +65,10 @@ def _candidate(plan: Plan, each: Candidate) -> dict[str, Any]:
     }
 
 
+def _layout(found: Layout) -> dict[str, int]:
+    return {"tp": found.tp, "pp": found.pp, "cp": found.cp, "ep": found.moe_ep}
+
+
 def _left_out(each: LeftOut) -> dict[str, Any]:
-    divided = {} if each.layout is None else {"tp": each.layout.tp, "pp": each.layout.pp}
+    divided = {} if each.layout is None else _layout(each.layout)
     return {"gpu": each.gpu, "recipe": each.recipe, **divided, "why": each.why}

@@ -12,14 +12,12 @@ from builder.gpus import Gpu
 from builder.mapping import Layout
 from builder.memory.weights import tensors_of_rank
 from builder.quantized_shapes import MIXED, SCALED, is_linear
-from quantize.gpus import why_not
+from builder.targets.tensorrt_llm.rules_gpu import GROUPS
+from quantize.gpus import misfit, why_not
 from quantize.recipes import RECIPES, KvCache, Recipe
 from trtbuild.planning.subject import Subject
 
 Config = Mapping[str, Any]
-
-OLDEST_SM = 80
-"""TensorRT-LLM 1.2's kernels begin with Ampere."""
 
 LOSSES: Mapping[str | None, int] = {
     None: 0,
@@ -57,17 +55,11 @@ class Choice:
 
     def why_not(self, gpu: Gpu) -> str | None:
         """Why no engine of it runs on the GPU; None if one does."""
-        if self.recipe is not None:
-            if self.kv_cache != "none" and not self.recipe.calibrates:
-                return f"an {self.kv_cache.upper()} cache must be calibrated, and it isn't"
-            return why_not(self.recipe, gpu.sm, kv_cache=self.kv_cache)
-        if gpu.sm < OLDEST_SM:
-            return "TensorRT-LLM 1.2 needs Ampere (SM 80) or later"
-        if self.own is None and self.kv_cache != "none":
+        if self.kv_cache != "none" and not (self.recipe and self.recipe.calibrates):
             return f"an {self.kv_cache.upper()} cache comes with a calibrated recipe"
-        algo = (self.own or {}).get("quant_algo")
-        same = [each for each in RECIPES.values() if each.quant_algo == algo]
-        return why_not(same[0], gpu.sm) if same else None
+        if self.recipe is None:
+            return misfit(self.own or {}, gpu.sm)
+        return why_not(self.recipe, gpu.sm, kv_cache=self.kv_cache)
 
     def fp8_cache(self, gpu: Gpu) -> bool:
         """Whether it could have an FP8 cache on the GPU."""
@@ -90,8 +82,7 @@ class Choice:
 
 def choices(subject: Subject, names: tuple[str, ...], kv_cache: KvCache) -> list[Choice]:
     """The chosen recipes, by default all, the unquantized model first; or what the model is."""
-    if subject.model is None or subject.quantized is not None:
-        own = subject.quantized or (subject.config or {}).get("quantization") or {}
+    if (own := subject.quantization) is not None:
         name = own.get("quant_algo") or subject.dtype
         return [Choice(name=f"{name} (its own)", recipe=None, kv_cache="none", own=own)]
     wanted = names or ("none", *RECIPES)
@@ -114,7 +105,7 @@ def check_names(names: tuple[str, ...]) -> None:
 def _group_size(recipe: Recipe, config: Config) -> int | None:
     """The largest group that divides the inputs of all linears of a rank; 0 without groups."""
     sizes = recipe.group_sizes or (SCALED.get(recipe.quant_algo, 0),)
-    allowed = recipe.gpu_group_sizes or sizes
+    allowed = GROUPS.get(recipe.quant_algo, sizes)
     tensors = [tensor for tensor, _ in tensors_of_rank(config)]
     inputs = [each.shape[-1] for each in tensors if is_linear(each.name, each.shape)]
     fits = [s for s in sizes if s in allowed and (not s or not any(n % s for n in inputs))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.checkpoint import CONFIG, Checkpoint
+from builder.checkpoint import CONFIG, read_config
 from builder.checkpoint_config import pretrained_config
 from builder.errors import ArtifactError
 from builder.mapping import Layout
@@ -49,6 +49,11 @@ class Subject:
         return None if self.config is None else Layout.of_config(self.config)
 
     @property
+    def quantization(self) -> Config | None:
+        """What its `quantization` is or will be, None where a recipe can still be chosen."""
+        return self.quantized if self.config is None else self.config.get("quantization") or {}
+
+    @property
     def dtype(self) -> str:
         """Of what stays unquantized, once it is a checkpoint."""
         if self.model is None:
@@ -74,7 +79,7 @@ def read(path: Path) -> Subject:
     if isinstance(fields.get("pretrained_config"), Mapping):
         return _engine(path, fields)
     if isinstance(fields.get("architecture"), str):
-        return Subject(path=path, kind="checkpoint", config=Checkpoint.open(path).config)
+        return Subject(path=path, kind="checkpoint", config=read_config(path))
     config = hf_config.model_config(path / CONFIG, fields, "bfloat16")
     found = quantization(path, fields)
     if found is None:

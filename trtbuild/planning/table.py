@@ -37,7 +37,8 @@ def show(plan: Plan, best: Recommendation | None, *, everything: bool) -> None:
     lines = [_cells(each, best is not None and each == best.candidate) for each in rows]
     if lines:
         click.echo()
-        _draw(lines) if sys.stdout.isatty() else _write(lines)
+        if not (sys.stdout.isatty() and _drawn(lines)):
+            _write(lines)
     click.echo()
     for line in (*_left_out(plan, everything=everything), *_foot(plan, best, lines)):
         click.echo(line)
@@ -45,16 +46,15 @@ def show(plan: Plan, best: Recommendation | None, *, everything: bool) -> None:
 
 def _head(plan: Plan) -> Iterator[str]:
     subject, wish = plan.subject, plan.wish
-    config = subject.checkpoint(Layout(), subject.quantized or {})
+    cache = {"kv_cache_quant_algo": wish.kv_cache.upper()}
+    config = subject.checkpoint(Layout(), subject.quantized or cache)
     layers = range(config["num_hidden_layers"])
     yield f"{subject.name}: {config['architecture']}, {len(layers)} layers, {subject.kind}"
     yield (
         f"requests of {wish.input_len} + {wish.output_len} tokens, up to {wish.max_batch_size} at"
         f" once, {wish.max_num_tokens} tokens a step"
     )
-    whole = {**config, "mapping": {}}
-    dtype = {"fp8": "float8_e4m3fn", "int8": "int8"}.get(wish.kv_cache)
-    size = kv_bytes_per_token(whole, cache_dtype=dtype)
+    size = kv_bytes_per_token({**config, "mapping": {}})
     windows = [window for window in (window_tokens(config, n) for n in layers) if window]
     forget = f"; {len(windows)} layers keep the last {max(windows)} only" if windows else ""
     yield f"a token takes {size:,} bytes of KV cache over all layers{forget}"
@@ -64,8 +64,9 @@ def layout(found: Layout) -> str:
     """A layout in a word or two."""
     if found.world_size == 1:
         return "1 GPU"
-    parts = [f"{name} {size}" for name, size in (("tp", found.tp), ("pp", found.pp)) if size > 1]
-    return " x ".join(parts)
+    sizes = {"tp": found.tp, "pp": found.pp, "cp": found.cp}
+    parts = [f"{name} {size}" for name, size in sizes.items() if size > 1]
+    return " x ".join(parts) + (f", ep {found.moe_ep}" if found.moe_ep > 1 else "")
 
 
 def _cells(each: Candidate, best: bool) -> tuple[str, ...]:
@@ -94,7 +95,8 @@ def _write(lines: Sequence[tuple[str, ...]]) -> None:
 _RIGHT = (False, False, False, *(True for _ in COLUMNS[3:]))
 
 
-def _draw(lines: Sequence[tuple[str, ...]]) -> None:
+def _drawn(lines: Sequence[tuple[str, ...]]) -> bool:
+    """Draw a table, unless the terminal is narrower: it would cut digits."""
     from rich.console import Console
     from rich.table import Table
 
@@ -104,7 +106,11 @@ def _draw(lines: Sequence[tuple[str, ...]]) -> None:
     for line in lines:
         style = "bold green" if line[0].startswith("*") else "dim" if line[7] == "0" else None
         table.add_row(*line, style=style)
-    Console().print(table)
+    console = Console()
+    if Console(width=1000).measure(table).maximum > console.width:
+        return False
+    console.print(table)
+    return True
 
 
 def _left_out(plan: Plan, *, everything: bool) -> Iterator[str]:
@@ -136,6 +142,8 @@ def _foot(plan: Plan, best: Recommendation | None, lines: Sequence[object]) -> I
         yield ""
         yield "GiB are of each GPU; tokens, requests and tokens/s of one engine, while it decodes"
         yield "weights and KV cache are counted; activations are an upper estimate, not measured"
+        if plan.subject.layout and plan.subject.layout.cp > 1:
+            yield "context-parallel ranks (cp) aren't estimated: each counts as if it did all alone"
         yield (
             f"speeds are a roofline estimate, at {MEMORY_EFFICIENCY:.0%} of the memory's bandwidth,"
             f" {COMPUTE_EFFICIENCY:.0%} of the dense FLOP/s and {LINK_EFFICIENCY:.0%} of the links'"
@@ -144,7 +152,7 @@ def _foot(plan: Plan, best: Recommendation | None, lines: Sequence[object]) -> I
 
 def _misfit(plan: Plan) -> str:
     if not plan.candidates:
-        return "nothing runs there: name a later GPU or another recipe"
+        return "nothing runs there, for the reasons above"
     least = min(plan.candidates, key=lambda each: each.memory.weights_bytes)
     size = f"{gib(least.memory.weights_bytes)} of weights on each"
     return (
