@@ -72,7 +72,8 @@ def test_every_rank_of_the_engine_is_started(
         raise LaunchError("enough")
 
     monkeypatch.setattr(fit, "refuse_misfit", lambda engine: None)
-    monkeypatch.setattr(preflight, "check", lambda ranks, say: say(f"{ranks} ranks"))
+    monkeypatch.setattr(preflight, "check_backend", lambda target: None)
+    monkeypatch.setattr(preflight, "check_ranks", lambda ranks, say: say(f"{ranks} ranks"))
     monkeypatch.setattr(Triton, "start", start)
     options = endpoint.TritonOptions(log=tmp_path / "log", grpc_port=8001, start_timeout_s=1200)
     run = partial(endpoint.run, host="127.0.0.1", port=0)

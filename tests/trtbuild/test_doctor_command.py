@@ -128,9 +128,6 @@ def test_it_exits_with_1_only_where_nothing_is_possible(
     # an engine can be built here without a Triton
     assert run(monkeypatch, machine=LAPTOP).exit_code == 0
     monkeypatch.setattr(diagnosis, "_installed", lambda package: None)
-    # an engine can be built here without a Triton
-    assert run(monkeypatch, machine=LAPTOP).exit_code == 0
-    monkeypatch.setattr(diagnosis, "_installed", lambda package: None)
     assert run(monkeypatch, machine=LAPTOP).exit_code == 1
     assert run(monkeypatch, machine=replace(WITH_GPU, container=DOCKER)).exit_code == 0
 
