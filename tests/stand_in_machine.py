@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 STRICT_FLAGS = HERE / "builder" / "trtllm"
 """Where the table of trtllm-build's flags is."""
@@ -57,6 +59,14 @@ class StandInMachine:
         search = f"PYTHONPATH={STRICT_FLAGS}"
         file.write_text(f'#!/bin/sh\nexec env {search} {sys.executable} -S {script} "$@"\n')
         file.chmod(0o755)
+
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Be this machine for the test."""
+        (self.root / "site").mkdir(parents=True)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.syspath_prepend(str(self.root / "site"))
 
     def add_gpus(self, *gpus: tuple[str, str, int]) -> None:
         """Each by name, compute capability and MiB."""

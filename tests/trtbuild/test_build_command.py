@@ -47,11 +47,7 @@ def checkpoint(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFa
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInMachine:
     """One with nothing yet."""
     machine = StandInMachine(tmp_path / "machine")
-    (machine.root / "site").mkdir(parents=True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name, value in machine.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.syspath_prepend(str(machine.root / "site"))
+    machine.stand_in(monkeypatch)
     return machine
 
 

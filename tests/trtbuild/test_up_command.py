@@ -24,11 +24,7 @@ SMALL = ("--max-batch-size", "4", "--max-seq-len", "128", "--max-num-tokens", "1
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInMachine:
     """One with nothing yet."""
     machine = StandInMachine(tmp_path / "machine")
-    (machine.root / "site").mkdir(parents=True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name, value in machine.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.syspath_prepend(str(machine.root / "site"))
+    machine.stand_in(monkeypatch)
     return machine
 
 

@@ -48,11 +48,7 @@ def four_ranks(tiny_folder: Path, tmp_path: Path) -> Path:
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInMachine:
     """A machine with nothing."""
     machine = StandInMachine(tmp_path / "machine")
-    (machine.root / "site").mkdir(parents=True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name, value in machine.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.syspath_prepend(str(machine.root / "site"))
+    machine.stand_in(monkeypatch)
     plenty = HostMemory(total_bytes=1 << 40, available_bytes=1 << 40)
     monkeypatch.setattr("builder.targets.tensorrt_llm.job.memory", lambda: plenty)
     return machine
