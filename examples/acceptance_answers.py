@@ -159,14 +159,15 @@ def compare(answers: list[Answer], reference: Reference) -> dict[str, int]:
     """How many of the answers' tokens transformers would have chosen, given those before them.
 
     `near` are those that lie within NEAR of its choice. An answer is read back as tokens: where
-    the text of other tokens is the same, these are compared.
+    the text of other tokens is the same, these are compared. The last isn't: two line ends, of
+    which the answer was cut after the second, are read as one token that nobody chose.
     """
     found = {"tokens": 0, "same": 0, "near": 0}
     for answer in answers:
         start = len(reference.ids(answer.prompt))
         ids = reference.ids(answer.prompt + answer.text)
-        chosen, below = (each[start - 1 :] for each in reference.choices(ids))
-        same = [a == b for a, b in zip(chosen, ids[start:], strict=True)]
+        chosen, below = (each[start - 1 : -1] for each in reference.choices(ids))
+        same = [a == b for a, b in zip(chosen, ids[start:-1], strict=True)]
         found["tokens"] += len(same)
         found["same"] += sum(same)
         found["near"] += sum(not s and gap <= NEAR for s, gap in zip(same, below, strict=True))
