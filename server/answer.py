@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from server.backend.base import Tokens
 from server.protocol.request import Limits, TextEvent, TokenLogProb
-from server.text.detokenizer import Detokenizer
-from server.text.stop import StopMatcher
 from server.text.tokenizer import TextTokenizer
+from text.detokenizer import Detokenizer
+from text.stop import StopMatcher
 
 
 class Answer:

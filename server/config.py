@@ -22,14 +22,25 @@ class ServedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TritonTls:
+    """PEM files for the connection to Triton: whose certificates it may show (None: the system's
+    authorities), and the certificate and key that it may ask of us."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerConfig:
     """The proxy's address, its model, and its limits.
 
-    `triton_address` is host:port of Triton's gRPC endpoint.
+    `triton_address` is host:port of Triton's gRPC endpoint, plain without `triton_tls`.
     """
 
     triton_address: str
     model: ServedModel
+    triton_tls: TritonTls | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     max_body_bytes: int = 16 * 1024 * 1024

@@ -15,8 +15,8 @@ from server.protocol.request import (
     TextRequest,
     TokenPrompt,
 )
-from server.text.chat_template import load_chat_template
 from server.text.tokenizer import TextTokenizer
+from text.errors import MessagesError, NoTemplateError
 
 _SEED_BITS = 64
 _GREEDY_BELOW = 1e-5
@@ -32,9 +32,6 @@ class TextModel:
     def __init__(self, served: ServedModel, *, offload_chars: int) -> None:
         self.served = served
         self.tokenizer = TextTokenizer(served.tokenizer_dir, offload_chars=offload_chars)
-        self._template = load_chat_template(
-            served.tokenizer_dir, self.tokenizer.config, self.tokenizer.special_tokens
-        )
 
     async def requests(self, request: TextRequest, request_id: str) -> list[GenerateRequest]:
         """One request to the engine per prompt, every value explicit.
@@ -61,12 +58,16 @@ class TextModel:
         return await self.tokenizer.encode(text, add_special_tokens=prompt.add_special_tokens)
 
     def _rendered(self, prompt: ChatPrompt) -> str:
-        return self._template.render(
-            prompt.messages,
-            add_generation_prompt=prompt.add_generation_prompt,
-            continue_final_message=prompt.continue_final_message,
-            variables=prompt.variables,
-        )
+        try:
+            return self.tokenizer.chat_template.render(
+                prompt.messages,
+                add_generation_prompt=prompt.add_generation_prompt,
+                continue_final_message=prompt.continue_final_message,
+                variables=prompt.variables,
+            )
+        except MessagesError as error:
+            other = "use /v1/completions" if isinstance(error, NoTemplateError) else None
+            raise InvalidRequestError(error.what, param=error.param, do=other) from error
 
     def _room(self, request: TextRequest, ids: list[int]) -> int:
         """How many tokens the answer may have: what was asked for, cut to what is left."""

@@ -7,12 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from builder.source import open_source
-from server.errors import InvalidRequestError
-from server.text.chat_template import load_chat_template
-from server.text.tokenizer import TextTokenizer as ServedTokenizer
+from server.errors import UnusableTokenizerError
+from text.errors import MessagesError, UnusableFolderError
+from text.tokenizer_folder import TokenizerFolder
 
 
 class FolderTokenizer:
@@ -22,16 +20,17 @@ class FolderTokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        served = ServedTokenizer(folder, offload_chars=0)
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
-        tokens = served.special_tokens
+        try:
+            read = TokenizerFolder(folder)
+            self._template = read.chat_template()
+        except UnusableFolderError as error:
+            raise UnusableTokenizerError(error.what, found=error.found, do=error.do) from error
+        self.tokenizer = read.tokenizer
+        tokens = read.special_tokens
         bos, eos = (self._id_of(tokens.get(name)) for name in ("bos_token", "eos_token"))
         # what a tokenizer that puts a BOS before a text puts before an empty one
         self.bos_id = bos if bos in self.tokenizer.encode("").ids[:1] else None
         self.eos_id = eos
-        self._template = load_chat_template(folder, served.config, tokens)
 
     @property
     def vocabulary(self) -> dict[str, int]:
@@ -49,7 +48,7 @@ class FolderTokenizer:
         for attempt in (messages, _without_system(messages)):
             try:
                 return self._template.render(attempt, add_generation_prompt=False)
-            except InvalidRequestError:
+            except MessagesError:
                 continue
         return None
 

@@ -65,7 +65,7 @@ class TritonBackend:
         self._model = config.model.triton_model
         self._stall_seconds = config.stall_seconds
         self._ready_timeout_seconds = config.ready_timeout_seconds
-        self._channel = grpc.aio.insecure_channel(config.triton_address, options=_CHANNEL_OPTIONS)
+        self._channel = _channel(config)
         self._ending: set[Any] = set()
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -119,6 +119,17 @@ class TritonBackend:
     async def close(self) -> None:
         """Cancel every stream and close the connection."""
         await self._channel.close()
+
+
+def _channel(config: ServerConfig) -> grpc.aio.Channel:
+    tls = config.triton_tls
+    if tls is None:
+        return grpc.aio.insecure_channel(config.triton_address, options=_CHANNEL_OPTIONS)
+    ca, key, certificate = (
+        path.read_bytes() if path else None for path in (tls.ca, tls.key, tls.certificate)
+    )
+    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    return grpc.aio.secure_channel(config.triton_address, credentials, options=_CHANNEL_OPTIONS)
 
 
 class _StallWatch:

@@ -1,1 +1,1 @@
-"""Text on this side of Triton: templates, tokens, and back."""
+"""The proxy's side of text: what it adds to the room `text`."""

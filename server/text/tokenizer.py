@@ -1,34 +1,33 @@
-"""The model's tokenizer, from the folder that travels with it: no transformers, no remote code."""
+"""The served model's tokenizer for an event loop: long texts are encoded beside it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from tokenizers import Tokenizer
 
 from server.errors import UnusableTokenizerError
-from server.text.detokenizer import Detokenizer, TokenTable
+from text.detokenizer import Detokenizer, TokenTable
+from text.errors import UnusableFolderError
+from text.tokenizer_folder import TokenizerFolder
 
 
 class TextTokenizer:
-    """tokenizer.json with the end ids that the model's own files name.
+    """The tokenizer of a folder with the ids, `eos_ids`, that end an answer.
 
-    `eos_ids` are the ids that end an answer: those of generation_config.json first, then
-    tokenizer_config.json's eos_token, each once. `special_tokens` maps bos_token, eos_token and
-    the like to their text; no token stands for more than `max_token_chars`. Raises
-    UnusableTokenizerError when the folder can't be used.
+    No token stands for more than `max_token_chars`. Raises UnusableTokenizerError when the folder
+    can't be used.
     """
 
     def __init__(self, folder: Path, *, offload_chars: int) -> None:
-        self._tokenizer = _load(folder)
+        try:
+            read = TokenizerFolder(folder)
+            self.chat_template = read.chat_template()
+        except UnusableFolderError as error:
+            raise UnusableTokenizerError(error.what, found=error.found, do=error.do) from error
+        self._tokenizer = read.tokenizer
         self._offload_chars = offload_chars
-        self.config = read_json(folder / "tokenizer_config.json")
-        self.special_tokens = _special_tokens(self.config)
-        self.eos_ids = self._eos_ids(read_json(folder / "generation_config.json"))
+        self.eos_ids = read.eos_ids
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = len(vocabulary)
         self.max_token_chars = max(map(len, vocabulary), default=0)
@@ -55,53 +54,3 @@ class TextTokenizer:
         )
         ids: list[int] = encoding.ids
         return ids
-
-    def _eos_ids(self, generation_config: dict[str, Any]) -> tuple[int, ...]:
-        named = generation_config.get("eos_token_id")
-        ids = [named] if isinstance(named, int) else list(named or [])
-        token = self.special_tokens.get("eos_token")
-        if token is not None:
-            ids.append(self._tokenizer.token_to_id(token))
-        return tuple(dict.fromkeys(i for i in ids if i is not None))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, {} where there is none.
-
-    Raises UnusableTokenizerError when the file isn't a JSON object.
-    """
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableTokenizerError(f"{path} can't be read", found=str(error)) from error
-    if not isinstance(content, dict):
-        raise UnusableTokenizerError(f"{path} is not a JSON object")
-    return content
-
-
-def _load(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise UnusableTokenizerError(
-            f"{folder} has no tokenizer.json", do="make one with a fast tokenizer's save_pretrained"
-        )
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise UnusableTokenizerError(f"{path} can't be read", found=str(error)) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """bos_token and the like; each is a string or an object with `content`."""
-    tokens = {}
-    for name, value in config.items():
-        if name.endswith("_token"):
-            content = value.get("content") if isinstance(value, dict) else value
-            if isinstance(content, str):
-                tokens[name] = content
-    return tokens

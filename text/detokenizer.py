@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from server.text.token_pieces import Pieces, pieces_of
+from text.token_pieces import Pieces, pieces_of
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _MAX_HELD_TOKENS = 16

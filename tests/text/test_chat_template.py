@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_tokenizers import BOS, CHATML, IM_END, byte_level, write_folder
+from small_tokenizers import CHATML, byte_level, write_folder
 
-from server.errors import InvalidRequestError, UnusableTokenizerError
-from server.text.chat_template import ChatTemplate, load_chat_template
+from text.chat_template import ChatTemplate
+from text.errors import MessagesError, NoTemplateError, UnusableFolderError
+from text.tokenizer_folder import TokenizerFolder
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 USER: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
@@ -35,7 +36,7 @@ def test_templates_find_what_transformers_gives_them() -> None:
 
 
 def test_a_templates_own_complaint_reaches_the_client() -> None:
-    with pytest.raises(InvalidRequestError, match="roles must alternate") as caught:
+    with pytest.raises(MessagesError, match="roles must alternate") as caught:
         render("{{ raise_exception('roles must alternate') }}")
     assert caught.value.param == "messages"
 
@@ -44,26 +45,26 @@ def test_a_templates_own_complaint_reaches_the_client() -> None:
     "source",
     ["{{ messages[9].role }}", "{{ 1 / 0 }}", "{{ messages + 1 }}", "{{ ''.__class__.mro() }}"],
 )
-def test_a_template_that_fails_is_a_400_not_a_crash(source: str) -> None:
-    with pytest.raises(InvalidRequestError):
+def test_a_template_that_fails_is_refused_not_a_crash(source: str) -> None:
+    with pytest.raises(MessagesError):
         render(source)
 
 
-def test_values_nested_too_deeply_for_a_template_are_a_400_not_a_crash() -> None:
+def test_values_nested_too_deeply_for_a_template_are_refused_not_a_crash() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(InvalidRequestError, match="recursion"):
+    with pytest.raises(MessagesError, match="recursion"):
         ChatTemplate("{{ deep | tojson }}", SPECIAL).render(USER, variables={"deep": deep})
 
 
-def test_a_model_without_a_template_points_to_completions() -> None:
-    with pytest.raises(InvalidRequestError, match="/v1/completions"):
+def test_a_model_without_a_template_says_so() -> None:
+    with pytest.raises(NoTemplateError):
         ChatTemplate(None, SPECIAL).render(USER)
 
 
 def test_a_broken_template_stops_the_start() -> None:
-    with pytest.raises(UnusableTokenizerError):
+    with pytest.raises(UnusableFolderError):
         ChatTemplate("{% if %}", SPECIAL)
 
 
@@ -80,21 +81,19 @@ def test_the_final_message_is_continued_not_closed() -> None:
     assert render(CHATML, messages, **values) == f"{before}im "
     trimming = CHATML.replace("message['content']", "message['content'] | trim")
     assert render(trimming, messages, **values) == f"{before}im"
-    with pytest.raises(InvalidRequestError) as caught:
+    with pytest.raises(MessagesError) as caught:
         render("{{ messages[0].content }}", messages, **values)
     assert caught.value.param == "continue_final_message"
 
 
 def test_the_template_is_found_wherever_models_keep_it(tmp_path: Path) -> None:
     named = [{"name": "rag", "template": "rag"}, {"name": "default", "template": "default"}]
-    for config, text in (
-        ({"chat_template": "one"}, "one"),
-        ({"chat_template": named}, "default"),
-        ({"chat_template": named[:1]}, "rag"),
-    ):
-        assert load_chat_template(tmp_path, config, SPECIAL).render(USER) == text
+    write_folder(tmp_path, byte_level())
+    for template, found in (("one", "one"), (named, "default"), (named[:1], "rag")):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+        assert TokenizerFolder(tmp_path).chat_template().render(USER) == found
     (tmp_path / "chat_template.jinja").write_text("file")
-    assert load_chat_template(tmp_path, {"chat_template": "one"}, SPECIAL).render(USER) == "file"
+    assert TokenizerFolder(tmp_path).chat_template().render(USER) == "file"
 
 
 @pytest.mark.reference
@@ -114,9 +113,9 @@ def test_prompts_are_those_of_transformers(tmp_path: Path, continued: bool) -> N
         add_generation_prompt=not continued,
         continue_final_message=continued,
     )
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    template = load_chat_template(folder, config, {"bos_token": BOS, "eos_token": IM_END})
-    rendered = template.render(
-        messages, add_generation_prompt=not continued, continue_final_message=continued
+    rendered = (
+        TokenizerFolder(folder)
+        .chat_template()
+        .render(messages, add_generation_prompt=not continued, continue_final_message=continued)
     )
     assert rendered == expected

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from server.errors import InvalidRequestError, UnusableTokenizerError
+from text.errors import MessagesError, NoTemplateError, UnusableFolderError
 
 Message = Mapping[str, Any]
 
@@ -42,7 +41,7 @@ class ChatTemplate:
         try:
             self._template = None if source is None else _environment().from_string(source)
         except jinja2.TemplateError as error:
-            raise UnusableTokenizerError("the chat template is broken", found=str(error)) from error
+            raise UnusableFolderError("the chat template is broken", found=str(error)) from error
 
     def render(
         self,
@@ -55,13 +54,11 @@ class ChatTemplate:
         """The prompt's text, special tokens and all: encode it without adding any.
 
         With `continue_final_message` the text ends inside the last message, for the model to
-        go on. Raises InvalidRequestError with the template's own complaint.
+        go on. Raises MessagesError with the template's own complaint.
         """
         template = self._template
         if template is None:
-            raise InvalidRequestError(
-                "this model has no chat template", param="messages", do="use /v1/completions"
-            )
+            raise NoTemplateError("this model has no chat template")
         values: dict[str, Any] = {"tools": None, "documents": None, **self._special_tokens}
         values.update(variables or {})
         known = [self._known_role(message) for message in messages]
@@ -78,28 +75,11 @@ class ChatTemplate:
         return known
 
 
-def load_chat_template(
-    folder: Path, config: Mapping[str, Any], special_tokens: Mapping[str, str]
-) -> ChatTemplate:
-    """The template of a tokenizer folder: chat_template.jinja, else tokenizer_config.json's.
-
-    There it is a string, or a list of named ones, of which "default" is taken.
-    """
-    path = folder / "chat_template.jinja"
-    source = path.read_text(encoding="utf-8") if path.exists() else config.get("chat_template")
-    if isinstance(source, list):
-        named = {entry["name"]: entry["template"] for entry in source}
-        source = named.get("default", next(iter(named.values()), None))
-    return ChatTemplate(source, special_tokens)
-
-
 def _render(template: jinja2.Template, values: dict[str, Any]) -> str:
     try:
         return template.render(values)
     except _TEMPLATE_FAULTS as error:
-        raise InvalidRequestError(
-            f"the model's chat template refuses these messages: {error}", param="messages"
-        ) from error
+        raise MessagesError(f"the model's chat template refuses these messages: {error}") from error
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -155,7 +135,7 @@ def _mark_end(message: Message) -> dict[str, Any]:
 def _cut_at_mark(text: str) -> str:
     before, mark, after = text.rpartition(_END_MARK)
     if not mark:
-        raise InvalidRequestError(
+        raise MessagesError(
             "the final message can't be continued: the chat template doesn't show it as it is",
             param="continue_final_message",
         )

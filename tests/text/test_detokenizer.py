@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_tokenizers import BOS, byte_level, metaspace, sentencepiece_like, word_piece
 from tokenizers import Tokenizer
 
-from server.text.detokenizer import BytesDetokenizer, TokenTable, WindowDetokenizer
+from text.detokenizer import BytesDetokenizer, TokenTable, WindowDetokenizer
 
 TOKENIZERS = {
     "byte_level": byte_level(),
