@@ -27,6 +27,8 @@ _SAME_NAME = (
     *(*_SHARED, "max_input_len", "max_beam_width", "lora", "max_lora_rank", "speculative"),
     *("max_draft_len", "weight_streaming", "multiple_profiles"),
 )
+_OPENVINO_LIMITS = ("max_batch_size", "max_seq_len", "max_num_tokens", "kv_cache_gib")
+_OPENVINO_ENGINE = ("max_beam_width", "lora", "max_lora_rank")
 _HOW = ("container", "timing_cache", "workers")
 
 
@@ -38,8 +40,9 @@ def step(
         from builder.limits import LimitOptions
         from builder.targets import openvino
 
-        limits = LimitOptions(**chosen.given)
-        return lambda _: openvino.build(source, out, options=limits, name=name)
+        limits = LimitOptions(**chosen.among(_OPENVINO_LIMITS))
+        engine = openvino.EngineOptions(**chosen.among(_OPENVINO_ENGINE))
+        return lambda _: openvino.build(source, out, options=limits, engine=engine, name=name)
     if chosen.target == LLMAPI:
         from builder.targets import llmapi
 

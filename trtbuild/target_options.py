@@ -23,6 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 TARGETS = OPENVINO, TENSORRT_LLM, LLMAPI = "openvino", "tensorrt-llm", "llmapi"
 ON_GPU = (TENSORRT_LLM, LLMAPI)
+COMPILED = (OPENVINO, TENSORRT_LLM)
+"""The targets whose engine is made from a checkpoint."""
 _NOT_GIVEN = (ParameterSource.DEFAULT, None)
 _COUNT = click.IntRange(1)
 _SPECULATIVE = tuple(mode for mode in SPECULATIVE_MODES if mode != "none")
@@ -138,7 +140,7 @@ _COMPILER: tuple[Option, ...] = (
 )
 _ENGINE: tuple[Option, ...] = (
     _option("--max-input-len", "Tokens of a prompt at most.", (TENSORRT_LLM,), type=_COUNT),
-    _option("--max-beam-width", "Beams of beam search.", (TENSORRT_LLM,), type=_COUNT),
+    _option("--max-beam-width", "Beams of beam search.", COMPILED, type=_COUNT),
     _option(
         "--gather-logits",
         "Keep the logits of these phases for clients that ask for them.",
@@ -147,12 +149,17 @@ _ENGINE: tuple[Option, ...] = (
     ),
     _option(
         "--lora",
-        "A LoRA adapter's folder; may be repeated.",
-        (TENSORRT_LLM,),
+        "A LoRA adapter's folder: requests can have adapters of what it changes; may be repeated.",
+        COMPILED,
         type=FOLDER,
         multiple=True,
     ),
-    _option("--max-lora-rank", "The largest adapter's rank.", (TENSORRT_LLM,), type=_COUNT),
+    _option(
+        "--max-lora-rank",
+        "The largest adapter's rank; openvino's alone is for adapters of anything.",
+        COMPILED,
+        type=_COUNT,
+    ),
     _option(
         "--speculative",
         "Speculative decoding.",
@@ -202,13 +209,7 @@ _OF_A_RUN = (
     ),
 )
 FOR_BUILD = (*LIMITS, *_COMPILER, *_ENGINE, *_layout((LLMAPI,)), *_OF_A_RUN)
-SERVED = (OPENVINO, TENSORRT_LLM)
-"""The targets whose engines a repository holds."""
-FOR_UP = tuple(
-    option
-    for option in (*LIMITS, *_COMPILER, *_ENGINE, *_layout((TENSORRT_LLM,)))
-    if option.among(SERVED)
-)
+FOR_UP = (*LIMITS, *_COMPILER, *_ENGINE, *_layout(ON_GPU))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,6 +97,8 @@ def _outcomes(engine: Engine, model: HfModel, chosen: Mapping[str, str]) -> Iter
         elif engine.target == "openvino" and name.endswith("kv_cache_config.max_tokens"):
             text = "it was the CPU's memory"
             yield Outcome(field=name, value=value, fate=Fate.UNNEEDED, text=text)
+        elif engine.target == "openvino" and name in _OF_EVERY_CPU_ENGINE:
+            yield Outcome(field=name, value=value, fate=Fate.UNUSED)
         else:
             outcome = _outcome(name, value, chosen)
             if drafts and name in _DRAFTING and outcome.fate is Fate.LOST:
@@ -146,6 +148,11 @@ def _over(setting: str, chosen: Mapping[str, str]) -> str | None:
 
 
 _DRAFTING = ("build_config.speculative_decoding_mode", "build_config.max_draft_len")
+_OF_EVERY_CPU_ENGINE = (
+    *_DRAFTING,
+    *("build_config.gather_context_logits", "build_config.gather_generation_logits"),
+)
+"""What the openvino target's engines do without being asked."""
 
 
 def _drafted(lost: Outcome, drafts: str, chosen: Mapping[str, str]) -> Outcome:

@@ -33,11 +33,7 @@ _LIMITS = (
     _kept("max_batch_size", "max_batch_size"),
     _kept("max_seq_len", "max_seq_len"),
     _kept("max_num_tokens", "max_num_tokens"),
-    _kept(
-        *("max_beam_width", "max_beam_width"),
-        "but Triton's llmapi model has no input that asks for beams",
-        neutral=(1, None),
-    ),
+    _kept("max_beam_width", "max_beam_width", neutral=(1, None)),
     *_unneeded("a prompt may have all but one of max_seq_len's tokens", "max_input_len"),
     *_unneeded(_KERNELS, "opt_batch_size", "opt_num_tokens"),
     *_unneeded(
@@ -62,16 +58,8 @@ _CACHE = (
 )
 
 _LOGITS = (
-    _lost(
-        "gather_context_logits",
-        "ask for them with each request, of the LLM API itself: Triton's llmapi model has no "
-        "output for them",
-    ),
-    _kept(
-        *("gather_generation_logits", "gather_generation_logits"),
-        "but Triton's llmapi model has no output for them",
-        neutral=OFF,
-    ),
+    *_unneeded("a request gets them that asks: return_context_logits", "gather_context_logits"),
+    _kept("gather_generation_logits", "gather_generation_logits", neutral=OFF),
 )
 
 _FINDING = "--set speculative_config.decoding_type="

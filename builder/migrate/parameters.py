@@ -62,10 +62,7 @@ PARAMETERS = (
     _kept("lora_cache_max_adapter_size", "peft_cache_config.max_adapter_size"),
     _kept("lora_cache_gpu_memory_fraction", "peft_cache_config.device_cache_percent"),
     _kept("lora_cache_host_memory_bytes", "peft_cache_config.host_cache_size"),
-    _kept(
-        *("guided_decoding_backend", "guided_decoding_backend"),
-        "but Triton's llmapi model has no input for a guide",
-    ),
+    _kept("guided_decoding_backend", "guided_decoding_backend"),
     _lost("sink_token_length", "no attention sinks: kv_cache_config.max_attention_window", _OFF),
     _lost(
         "exclude_input_in_output",
@@ -94,12 +91,7 @@ PARAMETERS = (
         name="decoding_mode",
         fate=Fate.UNNEEDED,
         text="each request's parameters say it",
-        only=("top_k", "top_p", "top_k_top_p", *_NEUTRAL),
-    ),
-    _lost(
-        "decoding_mode",
-        "Triton's llmapi model has no input that asks for beams",
-        only=("beam_search",),
+        only=("top_k", "top_p", "top_k_top_p", "beam_search", *_NEUTRAL),
     ),
     _lost("decoding_mode", _DRAFTING),
     *(

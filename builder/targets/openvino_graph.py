@@ -7,7 +7,7 @@ is made of.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from openvino import Model, Node
@@ -16,6 +16,7 @@ from openvino import opset15 as ops
 from builder.safetensors_file import StoredTensor
 from builder.targets.openvino_attention import Attention
 from builder.targets.openvino_experts import Experts
+from builder.targets.openvino_lora import Adapters
 from builder.targets.openvino_mlp import MultilayerPerceptron
 from builder.targets.openvino_nodes import Inputs, int64, scaled
 from builder.targets.openvino_norm import Norm
@@ -31,7 +32,12 @@ _GEMMA = ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM")
 
 
 def build_graph(
-    config: Config, tensors: Tensors, *, exact: bool = False, scratch: Scratch | None = None
+    config: Config,
+    tensors: Tensors,
+    *,
+    exact: bool = False,
+    scratch: Scratch | None = None,
+    adapted: Collection[str] = (),
 ) -> Model:
     """The graph of a decoder.
 
@@ -44,9 +50,13 @@ def build_graph(
 
     `exact` computes a quantized checkpoint as it says it is, rounding what a GPU rounds, in float32
     only; without it, FP8 inputs are left at the arithmetic's precision.
+
+    `adapted` are linears of a layer (`attention.qkv`, …) that take LoRA adapters: the inputs for
+    them are those of `openvino_lora.Adapters`.
     """
-    weights = Weights(config, tensors, exact=exact, scratch=scratch)
-    return _Decoder(config, weights).model()
+    adapters = Adapters(adapted)
+    weights = Weights(config, tensors, exact=exact, scratch=scratch, adapters=adapters)
+    return _Decoder(config, weights).model(adapters)
 
 
 class _Decoder:
@@ -56,7 +66,7 @@ class _Decoder:
         self.mlp, self.experts = MultilayerPerceptron(config, weights), Experts(config, weights)
         self.attention = Attention(config, weights, self.norm, self.inputs)
 
-    def model(self) -> Model:
+    def model(self, adapters: Adapters) -> Model:
         embedding = self.weights.float32(f"{_EMBEDDING}.weight")
         hidden = self.embedded(embedding)
         for layer in range(self.config["num_hidden_layers"]):
@@ -67,7 +77,7 @@ class _Decoder:
         logits = ops.result(ops.squeeze(self.logits(hidden, embedding), int64(1)))
         logits.get_output_tensor(0).set_names({"logits"})
         sinks, name = self.attention.sinks, self.config["architecture"]
-        model = Model([logits], sinks, self.inputs.all(), name)
+        model = Model([logits], sinks, [*self.inputs.all(), *adapters.parameters], name)
         _number(model)
         return model
 

@@ -12,6 +12,7 @@ from openvino import opset15 as ops
 
 from builder.dequantize import Coding, coded_linear
 from builder.safetensors_file import StoredTensor
+from builder.targets.openvino_lora import Adapters
 from builder.targets.openvino_nodes import split
 from builder.targets.openvino_quantized import QuantizedLinear
 from builder.targets.openvino_scratch import Scratch
@@ -23,7 +24,7 @@ class Weights:
     """Tensors by name, which must outlive the graph: their bytes stay where they are mapped.
 
     `config` is the checkpoint's. What is computed goes into `scratch`, which must outlive the graph
-    too, or without one into memory. `exact` is QuantizedLinear's.
+    too, or without one into memory. `exact` is QuantizedLinear's. `adapters` are added to linears.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class Weights:
         *,
         exact: bool = False,
         scratch: Scratch | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         self._config, self._tensors = config, tensors
-        self._exact, self._scratch = exact, scratch
+        self._exact, self._scratch, self._adapters = exact, scratch, adapters
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -65,11 +67,14 @@ class Weights:
         return constant
 
     def linear(self, hidden: Node, prefix: str) -> Node:
-        """`hidden` [..., in] times `prefix.weight` [out, in], plus `prefix.bias` where it is."""
+        """`hidden` [..., in] times `prefix.weight` [out, in], plus `prefix.bias` where it is.
+
+        What adapters change of it is added.
+        """
         product = self.products(hidden, prefix)[0]
         if f"{prefix}.bias" in self:
-            return ops.add(product, self.float32(f"{prefix}.bias"))
-        return product
+            product = ops.add(product, self.float32(f"{prefix}.bias"))
+        return self._adapters.added(product, hidden, prefix) if self._adapters else product
 
     def products(self, hidden: Node, prefix: str, parts: int = 1) -> list[Node]:
         """`hidden` [(experts,) ..., in] times each of as many equal parts of a linear's outputs."""

@@ -15,20 +15,21 @@ LIMITS = LimitOptions(max_batch_size=8, max_num_tokens=64, kv_cache_gib=0.05)
 
 def all_logits(engine: Path, ids: list[int], chunk: int) -> Any:
     """Logits float32[len(ids), vocab] of a prompt computed `chunk` tokens at a time."""
+    from triton_repo.executor.group import Group
     from triton_repo.executor.request import Request
     from triton_repo.executor.runner import Runner
     from triton_repo.executor.scheduler import Chunk
-    from triton_repo.executor.sequence import Sequence
 
     runner = Runner(engine, "float32", blocks=16)
+    group = Group(Request(input_ids=ids, max_tokens=1), 512, lambda _: None)
+    (sequence,) = group.sequences
+    sequence.blocks = [3, 1, 7]
     rows = []
     for begin in range(0, len(ids), chunk):
-        # A step gives its last token's logits: so one for each token, the chunk's last the longest.
-        for last in range(begin + 1, min(begin + chunk, len(ids)) + 1):
-            sequence = Sequence(Request(input_ids=ids[:last], max_tokens=1), 512, lambda _: None)
-            sequence.blocks, sequence.computed = [3, 1, 7], begin
-            rows.append(runner.run([Chunk(sequence, last)])[0].copy())
-    return np.stack(rows)
+        sequence.computed, end = begin, min(begin + chunk, len(ids))
+        step = Chunk(group, sequence, end, first_row=begin)
+        rows.append(runner.run([step], []).copy())
+    return np.concatenate(rows)
 
 
 def reference_logits(folder: Path, ids: list[int]) -> Any:

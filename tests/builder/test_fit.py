@@ -455,7 +455,7 @@ def test_every_command_that_is_printed_is_one_that_we_take(
         elif served:
             # never into the repository: that is written again, whole
             assert outs == [Path("ENGINE"), tmp_path / "repo"]
-            assert parsed(command)[1]["engine"] == Path("ENGINE")
+            assert parsed(command)[1]["engine"] == (Path("ENGINE"),)
         else:
             assert outs == [engine]
 

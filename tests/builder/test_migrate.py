@@ -231,7 +231,6 @@ def test_experts_and_block_length_are_kept(engine: Engine, tiny_folder: Path) ->
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("gather_context_logits", True, "with each request"),
         ("weight_streaming", True, "more GPUs"),
         ("weight_sparsity", True, "dense"),
         ("max_prompt_embedding_table_size", 512, "trtllm-serve"),
@@ -254,11 +253,16 @@ def test_what_is_off_is_not_reported_as_lost(engine: Engine, tiny_folder: Path) 
     assert not plan(engine(), tiny_folder).with_fate(Fate.LOST)
 
 
+def test_logits_of_the_prompt_are_the_requests_choice(engine: Engine, tiny_folder: Path) -> None:
+    found = plan(engine({"gather_context_logits": True}), tiny_folder)
+    assert not found.with_fate(Fate.LOST)
+    assert "return_context_logits" in told(found, "build_config.gather_context_logits")
+
+
 def test_logits_of_the_answer_and_beams_are_kept(engine: Engine, tiny_folder: Path) -> None:
     found = plan(engine({"gather_generation_logits": True, "max_beam_width": 4}), tiny_folder)
     assert found.resolved.settings["gather_generation_logits"] is True
     assert found.resolved.settings["max_beam_width"] == 4
-    assert "no input that asks for beams" in told(found, "build_config.max_beam_width")
 
 
 @pytest.mark.parametrize(

@@ -9,23 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import ModelError
+from builder.lora import changed_modules, read_adapter
 
-MODULES: Mapping[str, str] = {
-    "q_proj": "attn_q",
-    "k_proj": "attn_k",
-    "v_proj": "attn_v",
-    "o_proj": "attn_dense",
-    "gate_proj": "mlp_h_to_4h",
-    "down_proj": "mlp_4h_to_h",
-    "up_proj": "mlp_gate",
-    "gate_up_proj": "mlp_gate_up",
-    "w1": "moe_h_to_4h",
-    "w2": "moe_4h_to_h",
-    "w3": "moe_gate",
-    "gate": "moe_router",
-}
-"""Hugging Face's name of a linear → TensorRT-LLM's (`lora_helper.py`)."""
-
+_NAME_THEM = "name what adapters change with --set lora_target_modules=attn_q,…"
 _TOGETHER = ("attn_q", "attn_k", "attn_v")
 
 
@@ -42,22 +28,21 @@ class Adapter:
         """Whether it has magnitudes too."""
         return bool(self.config.get("use_dora"))
 
-    def modules(self) -> list[str]:
-        """What it changes, in TensorRT-LLM's names. Raises ModelError for what has none."""
-        names = self.config.get("target_modules")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ModelError(
-                f"{self.folder} doesn't list the modules that it changes",
-                found=repr(names),
-                do="name them with --set lora_target_modules=attn_q,…",
-            )
-        if unknown := sorted(name for name in names if name not in MODULES):
-            raise ModelError(
-                f"{self.folder} changes modules whose names TensorRT-LLM doesn't know",
-                found=", ".join(unknown),
-                do=f"known are {', '.join(MODULES)}; else --set lora_target_modules=attn_qkv,…",
-            )
-        return [MODULES[name] for name in MODULES if name in names]
+
+def target_modules(folders: Iterable[Path], checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the adapters in `folders` change of a model, in TensorRT-LLM's names.
+
+    Raises ModelError for an adapter that an engine can't add to the model, and for a model that
+    has no family's table.
+    """
+    try:
+        return changed_modules([read_adapter(folder) for folder in folders], checkpoint)
+    except ModelError as error:
+        raise ModelError(
+            error.what,
+            found=error.found,
+            do=" or ".join(filter(None, (error.do, _NAME_THEM))),
+        ) from error
 
 
 def read(folder: Path) -> Adapter:

@@ -108,7 +108,7 @@ def lora(case: Case, given: Given) -> Choices:
         return chosen
     found = [adapters.read(folder) for folder in folders]
     if not named:
-        modules = adapters.whole(name for each in found for name in each.modules())
+        modules = adapters.target_modules(folders, case.checkpoint)
         chosen["lora_target_modules"] = (modules, "what the adapters change")
     rank = max(each.rank for each in found)
     if given.get("max_lora_rank", rank) < rank:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from builder.limits import INT32_MAX
+from builder.lora import misread_modules
 from builder.targets.tensorrt_llm.case import Case, Rule
 from builder.targets.tensorrt_llm.flags import LORA_MODULES
 
@@ -35,6 +36,13 @@ def _lora_rank(case: Case) -> str | None:
     return f"max_lora_rank {rank}" if wrong else None
 
 
+def _lora_square(case: Case) -> str | None:
+    if case.plugins.lora_plugin is None:
+        return None
+    wrong = set(case.config.lora_config.lora_target_modules) & set(misread_modules(case.checkpoint))
+    return f"{wrong.pop()} among lora_target_modules" if wrong else None
+
+
 LORA = (
     Rule(
         name="lora-plugin",
@@ -56,6 +64,13 @@ LORA = (
         found=_lora_names,
         do="name modules as TensorRT-LLM does",
         source="lora_manager.py, LORA_MODULE_IDS",
+    ),
+    Rule(
+        name="lora-square",
+        what="adapters would be misread where attention's heads aren't as wide as the hidden state",
+        found=_lora_square,
+        do="leave o_proj (attn_dense) out of the adapters, or merge them into the model",
+        source="cpp/tensorrt_llm/runtime/loraModule.cpp, createLoraModules",
     ),
     Rule(
         name="lora-rank",

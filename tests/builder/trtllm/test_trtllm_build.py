@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft_adapters
 import pytest
+from model_files import FIELDS
 from stand_in_docker import OWN_IMAGE
 from stand_in_machine import StandInMachine, gpus
 
@@ -28,6 +31,7 @@ from builder.targets.tensorrt_llm.dry_run import dry_run
 from builder.targets.tensorrt_llm.resolve import BuildOptions
 
 SMALL = BuildOptions(max_batch_size=4, max_seq_len=128, max_num_tokens=128)
+ADAPTED = {"model.layers.0.self_attn.q_proj": (FIELDS["hidden_size"],) * 2}
 
 
 @pytest.fixture
@@ -312,18 +316,15 @@ def test_adapters_travel_with_the_engine(
         bare.add_tensorrt_llm()
     else:
         bare.add_docker()
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    fields = {"r": 8, "target_modules": ["q_proj", "v_proj"], "peft_type": "LORA"}
-    (adapter / "adapter_config.json").write_text(json.dumps(fields))
-    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    adapter = peft_adapters.by_hand(tmp_path / "adapter", ADAPTED)
     options = replace(SMALL, lora=(adapter,))
     build(checkpoint, tmp_path / "engine", options=options, container=container)
     assert {"lora/0/adapter_config.json", "lora/0/adapter_model.safetensors"} <= written(
         tmp_path / "engine"
     )
     calls = len(bare.calls)
-    (adapter / "adapter_model.safetensors").write_bytes(b"other weights")
+    shutil.rmtree(adapter)
+    peft_adapters.by_hand(adapter, ADAPTED, r=3)
     build(checkpoint, tmp_path / "engine", options=options, container=container)
     assert len(bare.calls) == calls + 1
 
@@ -476,11 +477,8 @@ def test_relative_paths_of_settings_reach_a_container_and_what_they_draw_is_writ
     bare.add_gpus(*gpus())
     bare.add_docker()
     monkeypatch.chdir(tmp_path)
-    adapter = tmp_path / "ad"
-    adapter.mkdir()
+    adapter = peft_adapters.by_hand(tmp_path / "ad", ADAPTED)
     (tmp_path / "drawn").mkdir()
-    (adapter / "adapter_config.json").write_text('{"r": 8, "target_modules": ["q_proj"]}')
-    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
     settings = {"lora_dir": "ad", "visualize_network": "drawn"}
     options, said = replace(SMALL, settings=settings), list[str]()
     build(checkpoint, tmp_path / "engine", options=options, container="auto")

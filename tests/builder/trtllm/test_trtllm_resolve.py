@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft_adapters
 import pytest
 from trtllm_checkpoints import EAGLE, MEDUSA, checkpoint
 
@@ -22,12 +23,25 @@ HEADS = checkpoint("llama-2-7b")
 H100 = find("H100-80GB")
 
 
-def adapter(folder: Path, **changes: Any) -> Path:
-    """A LoRA adapter's folder as PEFT writes it, with empty weights."""
-    folder.mkdir(parents=True)
-    config = {"peft_type": "LORA", "r": 16, "target_modules": ["q_proj", "v_proj"], **changes}
+LINEARS = {
+    "self_attn.q_proj": (4096, 4096),
+    "self_attn.v_proj": (4096, 1024),
+    "self_attn.o_proj": (4096, 4096),
+    "mlp.gate_proj": (4096, 14336),
+    "mlp.up_proj": (4096, 14336),
+    "mlp.down_proj": (14336, 4096),
+    "mlp.other": (4096, 4096),
+}
+"""Of Llama 3.1 8B: [in, out]."""
+
+
+def adapter(folder: Path, *linears: str, **changes: Any) -> Path:
+    """A LoRA adapter's folder as PEFT writes it; its rank is 16, its matrices' 1."""
+    names = linears or ("self_attn.q_proj", "self_attn.v_proj")
+    shapes = {f"model.layers.3.{name}": LINEARS[name] for name in names}
+    peft_adapters.by_hand(folder, shapes, r=1)
+    config = {"peft_type": "LORA", "r": 16, "lora_alpha": 16, **changes}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "adapter_model.safetensors").write_bytes(b"")
     return folder
 
 
@@ -89,12 +103,26 @@ def test_a_gpu_of_which_only_the_generation_is_known_is_held_to_it() -> None:
 
 def test_adapters_say_where_they_go_and_how_large_they_are(tmp_path: Path) -> None:
     first = adapter(tmp_path / "a")
-    second = adapter(tmp_path / "b", r=64, target_modules=["down_proj", "o_proj"], use_dora=True)
+    second = adapter(tmp_path / "b", "mlp.down_proj", "self_attn.o_proj", r=64)
     config = resolve(LLAMA, BuildOptions(lora=(first, second))).config
     lora = config.lora_config
     assert lora.lora_target_modules == ("attn_q", "attn_k", "attn_v", "attn_dense", "mlp_4h_to_h")
     assert (lora.max_lora_rank, lora.lora_dir) == (64, (str(first), str(second)))
-    assert (config.plugin_config.lora_plugin, config.plugin_config.dora_plugin) == ("auto", True)
+    assert config.plugin_config.lora_plugin == "auto"
+
+
+def test_a_gated_mlp_has_two_modules_by_upstreams_names(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", "mlp.gate_proj", "mlp.up_proj")
+    lora = resolve(LLAMA, BuildOptions(lora=(folder,))).config.lora_config
+    assert lora.lora_target_modules == ("mlp_h_to_4h", "mlp_gate")
+
+
+def test_magnitudes_need_their_modules_named(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", use_dora=True)
+    with pytest.raises(ModelError, match=r"use_dora True; .* --set lora_target_modules"):
+        resolve(LLAMA, BuildOptions(lora=(folder,)))
+    config = resolve(LLAMA, BuildOptions(lora=(folder,), lora_target_modules=("attn_q",))).config
+    assert config.plugin_config.dora_plugin
 
 
 def test_named_modules_and_a_stated_rank_beat_the_adapters(tmp_path: Path) -> None:
@@ -107,8 +135,7 @@ def test_named_modules_and_a_stated_rank_beat_the_adapters(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"target_modules": "all-linear"}, "all-linear"),
-        ({"target_modules": ["query_key_value"]}, "query_key_value"),
+        ({"bias": "all"}, "bias 'all'"),
         ({"r": 0}, "r 0"),
         ({"r": None}, "r None"),
     ],
@@ -121,6 +148,12 @@ def test_an_adapter_that_can_not_be_used_is_named(
         resolve(LLAMA, BuildOptions(lora=(folder,)))
     assert str(folder) in refused.value.what
     assert found in str(refused.value.found)
+
+
+def test_a_linear_that_the_model_has_no_module_of_is_named(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", "mlp.other")
+    with pytest.raises(ModelError, match=r"layers\.3\.mlp\.other; .* --set lora_target_modules"):
+        resolve(LLAMA, BuildOptions(lora=(folder,)))
 
 
 def test_a_folder_that_is_no_adapter_is_named(tmp_path: Path) -> None:

@@ -250,6 +250,12 @@ EACH: tuple[Broken, ...] = (
         plugins={"lora_plugin": "auto"},
         lora={"lora_target_modules": ("attn_qkv",), "max_lora_rank": 0},
     ),
+    Broken(
+        "lora-square",
+        checkpoint("gemma-2-27b"),
+        plugins={"lora_plugin": "auto"},
+        lora={"lora_target_modules": ("attn_q", "attn_dense"), "max_lora_rank": 8},
+    ),
     Broken("model-class", LLAMA, command={"model_cls_file": "model.py"}),
 )
 
