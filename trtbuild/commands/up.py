@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trtbuild import building, console, options, quantize_options, target_options
-from trtbuild.target_options import OPENVINO, Chosen
+from trtbuild.target_options import LLMAPI, Chosen
 
 if TYPE_CHECKING:
     from builder.convert import ConvertOptions
+    from quantize.job import Quantized
 
 
 @click.command()
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 @quantize_options.recipe(required=False)
 @quantize_options.text
 @options.dtype
-@target_options.target(target_options.FOR_UP, target_options.SERVED)
+@target_options.target(target_options.FOR_UP)
 @options.name
 @options.address
 def up(
@@ -47,86 +49,92 @@ def up(
 
     Stages that are already there for the same model and options are skipped.
     """
-    from builder.convert import ConvertOptions, convert, model_name
+    from builder.convert import ConvertOptions, model_name
     from triton_repo.layout import write_repository
+    from trtbuild.early import refuse_early
     from trtbuild.endpoint import run
 
     if recipe is None and kv_cache != "none":
         raise click.UsageError("--kv-cache needs a --recipe.")
     name = name or model_name(model)
-    checkpoint, engine, repository = (
-        work / name / stage for stage in ("checkpoint", "engine", "repository")
-    )
-    layout = chosen.among(("tp", "pp", "moe_ep"))
-    conversion = ConvertOptions(dtype=dtype, name=name, **layout)
-    _refuse_early(chosen, model, conversion, recipe)
-    if recipe is None:
-        console.stage(
-            "convert",
-            checkpoint,
-            lambda progress: convert(model, checkpoint, options=conversion, progress=progress),
-        )
+    folder = work / name
+    conversion = ConvertOptions(dtype=dtype, name=name, **chosen.among(("tp", "pp", "moe_ep")))
+    text = {"kv_cache": kv_cache, "calib": calib, "samples": samples, **chosen.among(["gpu"])}
+    if chosen.target == LLMAPI:
+        chosen = _with_dtype(chosen, dtype)
+    refuse_early(chosen, model, conversion, recipe)
+    if chosen.target == LLMAPI:
+        source = _huggingface(model, folder / "model", conversion, recipe, text)
     else:
-        text = {"kv_cache": kv_cache, "calib": calib, "samples": samples, **chosen.among(["gpu"])}
-        _quantize(model, checkpoint, conversion, recipe=recipe, **text)
-    console.stage("build", engine, building.step(chosen, checkpoint, engine, None))
+        source = _checkpoint(model, folder / "checkpoint", conversion, recipe, text)
+    engine, repository = folder / "engine", folder / "repository"
+    console.stage("build", engine, building.step(chosen, source, engine, name))
     console.stage(
         "repo", repository, lambda progress: write_repository(engine, repository, progress=progress)
     )
     run(repository, host=host, port=port)
 
 
-def _refuse_early(
-    chosen: Chosen, model: Path, conversion: ConvertOptions, recipe: str | None
-) -> None:
-    """What the last stage would refuse is refused before the first.
-
-    Of a calibrated checkpoint that is only what doesn't depend on its weights' form.
-    """
-    from quantize.recipes import RECIPES
-
-    wanted = RECIPES[recipe] if recipe else None
-    if chosen.target == OPENVINO:
-        from builder.limits import LimitOptions, plan
-        from builder.targets.openvino_forms import refuse_quantization
-
-        if wanted:
-            refuse_quantization(wanted.quant_algo)
-        plan(_planned(model, conversion, None), LimitOptions(**chosen.given))
-        return
-    from builder.targets.tensorrt_llm.build import require
-    from builder.targets.tensorrt_llm.resolve import resolve
-    from builder.targets.tensorrt_llm.settings import parse
-
-    options = building.engine_options(chosen)
-    _, here = require(options, chosen.given.get("container"))
-    parse(options.settings)
-    if wanted is None or not wanted.calibrates:
-        resolve(_planned(model, conversion, recipe), replace(options, gpu=here.gpu))
+def _with_dtype(chosen: Chosen, dtype: str) -> Chosen:
+    """TensorRT-LLM turns the weights into a dtype itself, as it loads them."""
+    if dtype == "auto":
+        return chosen
+    settings = {"dtype": dtype, **chosen.given.get("set", {})}
+    return replace(chosen, given={**chosen.given, "set": settings})
 
 
-def _planned(model: Path, conversion: ConvertOptions, recipe: str | None) -> dict[str, Any]:
-    """The config that the checkpoint will have; no weight is read."""
-    from builder.convert import checkpoint_dtype
-    from builder.plan import plan
-    from builder.source import open_source
+def _huggingface(
+    model: Path,
+    folder: Path,
+    conversion: ConvertOptions,
+    recipe: str | None,
+    text: Mapping[str, Any],
+) -> Path:
+    """The Hugging Face folder to serve: the model's own, or `folder` with what a recipe made."""
+    if recipe is None:
+        return model
+    made = _quantize(model, conversion, out=None, hf=folder, recipe=recipe, **text)
+    if made.huggingface is not None:
+        console.report(folder, made.huggingface, as_json=False)
+    return folder
 
-    source = open_source(model)
-    return plan(source, conversion.layout, checkpoint_dtype(source, conversion), recipe).config
+
+def _checkpoint(
+    model: Path,
+    folder: Path,
+    conversion: ConvertOptions,
+    recipe: str | None,
+    text: Mapping[str, Any],
+) -> Path:
+    """The checkpoint, converted or quantized into `folder`."""
+    from builder.convert import convert
+
+    if recipe is None:
+        console.stage(
+            "convert",
+            folder,
+            lambda progress: convert(model, folder, options=conversion, progress=progress),
+        )
+        return folder
+    made = _quantize(model, conversion, out=folder, hf=None, recipe=recipe, **text)
+    if made.checkpoint is not None:
+        console.report(folder, made.checkpoint, as_json=False)
+    return folder
 
 
-def _quantize(model: Path, checkpoint: Path, conversion: ConvertOptions, **chosen: Any) -> None:
+def _quantize(
+    model: Path, conversion: ConvertOptions, *, out: Path | None, hf: Path | None, **chosen: Any
+) -> Quantized:
     """As `trtbuild quantize` does, but for the evaluation: that is `trtbuild eval`'s here."""
     from quantize.job import quantize
     from quantize.options import QuantizeOptions
 
-    made = quantize(
+    return quantize(
         model,
-        out=checkpoint,
+        out=out,
+        hf=hf,
         options=QuantizeOptions(evaluate=False, **chosen),
         conversion=conversion,
         phase=console.progress_bar,
         say=console.say,
     )
-    if made.checkpoint is not None:
-        console.report(checkpoint, made.checkpoint, as_json=False)

@@ -1,0 +1,1 @@
+"""The repository of target `llmapi`: one model, whose engine is TensorRT-LLM's LLM API."""
