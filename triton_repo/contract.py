@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble")
+MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
 LOGITS = "logits"
 
 _TABLE = Path(__file__).with_name("tensors.json")
@@ -36,15 +36,6 @@ class Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step of an ensemble: the step's own tensor names to the ensemble's."""
-
-    model: str
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelContract:
     """What a model of the repository takes and gives, and the parameters it knows."""
 
@@ -52,7 +43,6 @@ class ModelContract:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     parameters: tuple[str, ...] = ()
-    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +65,81 @@ DIFFERENCES = (
         why="a slip upstream; Triton keeps one",
     ),
     Difference(
-        model="tensorrt_llm, ensemble",
-        where="type of draft_logits, context_logits, generation_logits",
+        model="ensemble, tensorrt_llm_bls",
+        where="input messages, input text_input",
+        upstream="text_input required",
+        ours="either text_input or messages: a conversation as OpenAI's JSON, one a row",
+        why="no client should have to know the model's chat template",
+    ),
+    Difference(
+        model="preprocessing",
+        where="input MESSAGES, input QUERY",
+        upstream="QUERY required",
+        ours="either QUERY or MESSAGES",
+        why="the same",
+    ),
+    Difference(
+        model="ensemble, tensorrt_llm_bls",
+        where="output finish_reason",
+        upstream="not told",
+        ours="stop, length, or empty while the answer goes on; one for each text",
+        why="a client can't tell otherwise whether an answer was cut",
+    ),
+    Difference(
+        model="ensemble",
+        where="platform, parameter tensorrt_llm_model_name",
+        upstream="an ensemble of three steps",
+        ours="a Python model that calls tensorrt_llm; its tensors are the ensemble's",
+        why="a step of Triton's has no state, so streams break letters and lose spaces; a client"
+        " that goes doesn't end the step's work; with two instances a stream is out of order",
+    ),
+    Difference(
+        model="ensemble, tensorrt_llm_bls",
+        where="parameter tokenizer_dir, parameter gpt_model_path, parameter add_special_tokens,"
+        " parameter skip_special_tokens, parameter exclude_input_in_output",
+        upstream="calls preprocessing and postprocessing, each response of a stream too",
+        ours="does their work itself, so it has their parameters",
+        why="a call for each token costs more than the text, and text needs what came before",
+    ),
+    Difference(
+        model="ensemble, tensorrt_llm_bls",
+        where="parameter triton_grpc_address",
+        upstream="calls models by the Python backend's own means",
+        ours="calls them at Triton's gRPC endpoint, host:port: this parameter, else the variable"
+        " TRTBUILD_TRITON_GRPC, which the launcher sets, else 127.0.0.1:8001",
+        why="those calls crash Triton 2.51 when streams run side by side, and pass no cancel on",
+    ),
+    Difference(
+        model="ensemble, tensorrt_llm_bls",
+        where="stop_words",
+        upstream="token sequences; the string itself stays in the text",
+        ours="text, whatever its tokens; the answer ends before it",
+        why="the same string has other tokens in other places",
+    ),
+    Difference(
+        model="ensemble, tensorrt_llm_bls",
+        where="the prompt in the answer",
+        upstream="there unless exclude_input_in_output",
+        ours="not there unless exclude_input_in_output is false",
+        why="an answer that repeats the prompt surprises everyone",
+    ),
+    Difference(
+        model="tensorrt_llm_bls",
+        where="drafting",
+        upstream="not in a stream",
+        ours="in a stream too; refused with beams, penalties of presence and frequency, and guides",
+        why="a round's target sees earlier rounds as its prompt, which these treat apart",
+    ),
+    Difference(
+        model="tensorrt_llm, ensemble, tensorrt_llm_bls",
+        where="type of draft_logits, type of context_logits, type of generation_logits",
         upstream="filled in by hand",
         ours="the engine's logits type",
         why="another type than the engine's is refused by its backend",
     ),
     Difference(
-        model="tensorrt_llm",
-        where="type of encoder_input_features, prompt_embedding_table",
+        model="tensorrt_llm, tensorrt_llm_bls",
+        where="type of encoder_input_features, type of prompt_embedding_table",
         upstream="filled in by hand",
         ours="FP16",
         why="the ensemble, also upstream's, passes FP16",
@@ -110,7 +166,7 @@ DIFFERENCES = (
         why="a repository can be moved, mounted and copied",
     ),
     Difference(
-        model="preprocessing",
+        model="preprocessing, tensorrt_llm_bls",
         where="images, videos, a decoder's own prompt",
         upstream="processed",
         ours="refused, by name",
@@ -120,7 +176,7 @@ DIFFERENCES = (
         model="preprocessing",
         where="ends of sequence",
         upstream="one",
-        ours="all of generation_config.json: the first as end id, others as one-token stop words",
+        ours="all that the model's files name: the first as end id, others as one-token stop words",
         why="models that end a turn with another token than a text would never stop",
     ),
     Difference(
@@ -129,6 +185,13 @@ DIFFERENCES = (
         upstream="twice",
         ours="once",
         why="a second one makes the answers worse",
+    ),
+    Difference(
+        model="preprocessing",
+        where="REQUEST_OUTPUT_LEN",
+        upstream="as the client has it",
+        ours="at most what the prompt leaves of the engine's length; a longer prompt is refused",
+        why="the engine clips it in silence, and nobody could tell why an answer ended",
     ),
     Difference(
         model="preprocessing",
@@ -152,6 +215,8 @@ DIFFERENCES = (
         why="two instances reorder the responses of one stream",
     ),
 )
+"""`model` and `where` are lists with commas; "input X", "output X", "parameter X" and "type of X"
+are of the tables, the others of what a model does."""
 
 
 @cache
@@ -163,10 +228,6 @@ def contract(model: str) -> ModelContract:
         inputs=_tensors(entry["inputs"]),
         outputs=_tensors(entry["outputs"]),
         parameters=tuple(entry.get("parameters", ())),
-        steps=tuple(
-            Step(model=step["model"], inputs=step["input_map"], outputs=step["output_map"])
-            for step in entry.get("steps", ())
-        ),
     )
 
 

@@ -1,22 +1,77 @@
+"""Promise: clients written for upstream's repository fit ours, but where a row says why not.
+
+`upstream_models.json` is upstream's own table, read from its config.pbtxt files of TensorRT-LLM
+1.2; it is independent of ours.
+"""
+
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from triton_repo.contract import DIFFERENCES, MODELS, ModelContract, Tensor, contract
+from triton_repo.contract import DIFFERENCES, MODELS, Tensor, contract
 
-
-@pytest.mark.parametrize(
-    ("model", "inputs", "outputs"),
-    [
-        ("preprocessing", 14, 20),
-        ("tensorrt_llm", 62, 21),
-        ("postprocessing", 2, 1),
-        ("ensemble", 36, 19),
-    ],
+UPSTREAM: dict[str, dict[str, Any]] = json.loads(
+    Path(__file__).with_name("upstream_models.json").read_text()
 )
-def test_every_tensor_of_upstream_is_there(model: str, inputs: int, outputs: int) -> None:
-    found = contract(model)
-    assert (len(found.inputs), len(found.outputs)) == (inputs, outputs)
+KINDS = ("input ", "output ", "parameter ", "type of ")
+
+
+def spec(tensor: Tensor) -> str:
+    flags = "".join(
+        f" {flag}" for flag in ("optional", "scalar", "ragged") if getattr(tensor, flag)
+    )
+    return f"{tensor.dtype}[{','.join(map(str, tensor.dims))}]{flags}"
+
+
+def unlike(model: str) -> set[str]:
+    """What of a model isn't upstream's, in the words of a Difference's `where`."""
+    found, ours, theirs = set[str](), contract(model), UPSTREAM[model]
+    for side, tensors in (("input", ours.inputs), ("output", ours.outputs)):
+        here, there = {t.name: spec(t) for t in tensors}, dict(theirs[f"{side}s"])
+        if len(there) < len(theirs[f"{side}s"]):
+            names = [name for name, _ in theirs[f"{side}s"]]
+            found |= {f"{side} {name}" for name in names if names.count(name) > 1}
+        for name in here.keys() | there.keys():
+            if here.get(name) == there.get(name):
+                continue
+            filled = there.get(name, "").startswith("${")
+            found.add(f"type of {name}" if filled else f"{side} {name}")
+            if filled:
+                assert here[name].partition("[")[2] == there[name].partition("[")[2]
+    parameters = set(ours.parameters) ^ set(theirs["parameters"])
+    return found | {f"parameter {name}" for name in parameters}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_not_upstreams_has_a_row_that_says_why(model: str) -> None:
+    told = {
+        where
+        for row in DIFFERENCES
+        if model in row.model.split(", ")
+        for where in row.where.split(", ")
+        if where.startswith(KINDS)
+    }
+    assert unlike(model) <= told
+
+
+def test_no_row_tells_of_what_is_upstreams() -> None:
+    for row in DIFFERENCES:
+        models = row.model.split(", ")
+        for where in row.where.split(", "):
+            if where.startswith(KINDS):
+                assert any(where in unlike(model) for model in models), where
+
+
+def test_nothing_of_upstreams_is_gone() -> None:
+    for model in MODELS:
+        ours = contract(model)
+        for side, tensors in (("inputs", ours.inputs), ("outputs", ours.outputs)):
+            assert {name for name, _ in UPSTREAM[model][side]} <= {t.name for t in tensors}
+        assert set(UPSTREAM[model]["parameters"]) <= set(ours.parameters)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -26,65 +81,23 @@ def test_no_name_is_declared_twice(model: str) -> None:
         assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    ("model", "wanted"),
-    [
-        (
-            "tensorrt_llm",
-            Tensor(name="input_ids", dtype="INT32", dims=(-1,), optional=True, ragged=True),
-        ),
-        ("tensorrt_llm", Tensor(name="input_lengths", dtype="INT32", dims=(1,), scalar=True)),
-        (
-            "tensorrt_llm",
-            Tensor(name="seed", dtype="UINT64", dims=(1,), optional=True, scalar=True),
-        ),
-        (
-            "tensorrt_llm",
-            Tensor(name="stop_words_list", dtype="INT32", dims=(2, -1), optional=True, ragged=True),
-        ),
-        ("ensemble", Tensor(name="text_input", dtype="STRING", dims=(1,))),
-        ("ensemble", Tensor(name="stream", dtype="BOOL", dims=(1,), optional=True)),
-        ("preprocessing", Tensor(name="QUERY", dtype="STRING", dims=(1,))),
-        ("postprocessing", Tensor(name="TOKENS_BATCH", dtype="INT32", dims=(-1, -1))),
-    ],
-)
-def test_a_tensor_is_as_upstream_has_it(model: str, wanted: Tensor) -> None:
-    assert wanted in contract(model).inputs
-
-
-def _types(model: ModelContract) -> tuple[dict[str, str], dict[str, str]]:
-    return {t.name: t.dtype for t in model.inputs}, {t.name: t.dtype for t in model.outputs}
-
-
-def test_the_ensemble_joins_tensors_that_exist_and_have_the_same_type() -> None:
-    own = contract("ensemble")
-    known, results = _types(own)
-    for step in own.steps:
-        inputs, outputs = _types(contract(step.model))
-        for name, joined in step.inputs.items():
-            assert inputs[name] == known[joined], (step.model, name)
-        for name, joined in step.outputs.items():
-            known[joined] = outputs[name]
-    assert results.items() <= known.items()
-
-
-def test_the_ensemble_uses_each_of_its_inputs_and_makes_each_of_its_outputs() -> None:
-    own = contract("ensemble")
-    used = {joined for step in own.steps for joined in step.inputs.values()}
-    made = {joined for step in own.steps for joined in step.outputs.values()}
-    assert {t.name for t in own.inputs} <= used
-    assert {t.name for t in own.outputs} <= made
-
-
-def test_required_inputs_of_a_step_are_always_there() -> None:
-    own = contract("ensemble")
-    always = {t.name for t in own.inputs if not t.optional}
-    for step in own.steps:
-        always |= set(step.outputs.values())
-    for step in own.steps:
-        required = {t.name for t in contract(step.model).inputs if not t.optional}
-        assert {step.inputs[name] for name in required} <= always
-
-
 def test_every_difference_says_why() -> None:
     assert all(d.why and d.upstream != d.ours for d in DIFFERENCES)
+
+
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+def test_a_model_that_takes_text_passes_each_input_on_or_refuses_it(model: str) -> None:
+    from triton_repo.runtime.text_model import request
+
+    own = {t.name: t.dtype for t in contract(model).inputs}
+    known = {*request.PREPROCESSING, *request.PASSED, *request.OURS, *request.REFUSED}
+    assert own.keys() <= known
+    assert model == "ensemble" or own.keys() == known
+    engine = {t.name: t.dtype for t in contract("tensorrt_llm").inputs}
+    made = {t.name: t.dtype for t in contract("preprocessing").outputs}
+    taken = {t.name: t.dtype for t in contract("preprocessing").inputs}
+    assert all(engine[theirs] == own.get(n, engine[theirs]) for n, theirs in request.PASSED.items())
+    assert all(engine[theirs] == made[name] for name, theirs in request.PREPROCESSED.items())
+    assert all(
+        taken[theirs] == own.get(n, taken[theirs]) for n, theirs in request.PREPROCESSING.items()
+    )

@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from triton_repo.launch import Triton
 from triton_repo.options import RepositoryOptions
+from triton_repo.runtime.token_rows import token_rows
 
 KINDS = [byte_level_tokenizer, sentencepiece_tokenizer]
 
@@ -40,12 +41,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def decode(postprocessor: Any, *rows: list[int]) -> list[str]:
-    width = max(map(len, rows))
-    tokens = np.full((len(rows), 1, width), -1, np.int32)
-    for i, row in enumerate(rows):
-        tokens[i, 0, : len(row)] = row
-    lengths = np.array([[len(row)] for row in rows], np.int32)
-    return [text.decode() for text in postprocessor.decode(tokens, lengths)[:, 0]]
+    found: list[str] = postprocessor.decode(rows)
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,19 +72,11 @@ def test_special_tokens_are_left_out_unless_wanted(make: Any) -> None:
     assert decode(make(tokenizer, skip_special_tokens=False), ids) == [f"a{END_OF_TURN}"]
 
 
-def test_only_the_valid_part_of_each_row_is_decoded(make: Any) -> None:
-    tokenizer = byte_level_tokenizer()
-    postprocessor = make(tokenizer)
-    a, b = tokenizer.token_to_id("a"), tokenizer.token_to_id("b")
-    assert decode(postprocessor, [a, b, a], [b], []) == ["aba", "b", ""]
-    cut = postprocessor.decode(np.array([[[a, b, b]]], np.int32), np.array([[2]], np.int32))
-    assert cut.tolist() == [[b"ab"]]
-
-
-def test_shapes_that_differ_are_refused_by_name(make: Any) -> None:
-    postprocessor = make(byte_level_tokenizer())
-    with pytest.raises(ValueError, match="SEQUENCE_LENGTH"):
-        postprocessor.decode(np.zeros((1, 2, 3), np.int32), np.zeros((1, 1), np.int32))
+def test_only_the_valid_part_of_each_row_counts() -> None:
+    tokens = np.array([[[5, 6, 7], [8, -1, -1]]], np.int32)
+    rows = token_rows(tokens, np.array([[2, 3]], np.int32))
+    assert rows == ((1, 2), [[5, 6], [8]], True)
+    assert not token_rows(tokens, np.zeros((1, 1), np.int32)).fit
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import functools
-import sys
 import threading
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,7 @@ from tokenizers import Tokenizer
 from triton_repo.launch import Triton
 
 if TYPE_CHECKING:
-    from triton_repo.runtime.preprocessing import Preprocessor
+    from triton_repo.runtime.preprocessing_tensors import Preprocessor
 
 LIMIT = {"REQUEST_OUTPUT_LEN": np.array([[16]], np.int32)}
 
@@ -36,13 +34,11 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes a Preprocessor; Triton's own module exists only inside Triton."""
-    name = "triton_python_backend_utils"
-    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+def make(tmp_path: Path) -> Any:
+    """Makes a Preprocessor."""
 
     def make(tokenizer: Tokenizer, *, add_special_tokens: bool = True) -> Preprocessor:
-        from triton_repo.runtime.preprocessing import Preprocessor
+        from triton_repo.runtime.preprocessing_tensors import Preprocessor
 
         engine = make_engine(tmp_path / "engine", tokenizer=tokenizer)
         return Preprocessor(engine, engine, add_special_tokens=add_special_tokens)
@@ -52,8 +48,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def run(preprocessor: Preprocessor, *prompts: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
     limit = {"REQUEST_OUTPUT_LEN": np.full((len(prompts), 1), 16, np.int32)}
-    (ids,) = preprocessor.encode_all([[[prompt] for prompt in prompts]])
-    return preprocessor.outputs(ids, {**limit, **inputs})
+    given = {"QUERY": text(*([prompt] for prompt in prompts)), **limit, **inputs}
+    (ids,) = preprocessor.encode([preprocessor.prompts(given)])
+    return preprocessor.outputs(ids, given)
 
 
 def words(table: np.ndarray, row: int = 0) -> list[list[int]]:

@@ -18,7 +18,7 @@ BOS = "<s>"
 SPECIALS = (BOS, EOS, END_OF_TURN)
 VOCAB_SIZE = 320
 
-# the tensorrtllm backend of the tests: answers with the prompt, a response for each token
+# the tensorrtllm backend of the tests: answers with the prompt; in a stream, token by token
 ECHO_BACKEND = """
 import numpy as np
 import triton_python_backend_utils as pb
@@ -31,10 +31,13 @@ class TritonPythonModel:
             length = int(pb.get_input_tensor_by_name(request, "input_lengths").as_numpy()[0])
             limit = int(pb.get_input_tensor_by_name(request, "request_output_len").as_numpy()[0])
             ids = pb.get_input_tensor_by_name(request, "input_ids").as_numpy().reshape(-1)
-            for token in ids[: min(length, limit)]:
+            ids = ids[: min(length, limit)]
+            streaming = pb.get_input_tensor_by_name(request, "streaming")
+            in_parts = streaming is not None and streaming.as_numpy().all()
+            for part in np.split(ids, len(ids)) if in_parts else [ids]:
                 tensors = [
-                    pb.Tensor("output_ids", np.array([[[token]]], np.int32)),
-                    pb.Tensor("sequence_length", np.array([[1]], np.int32)),
+                    pb.Tensor("output_ids", part.reshape(1, 1, -1)),
+                    pb.Tensor("sequence_length", np.array([[part.size]], np.int32)),
                 ]
                 sender.send(pb.InferenceResponse(tensors))
             sender.send(flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from triton_repo.contract import MODELS
 from triton_repo.engine import Engine
+from triton_repo.names import Names
 from triton_repo.options import RepositoryOptions
 
-Builder = Callable[[Engine, RepositoryOptions], Any]
+Builder = Callable[[Engine, RepositoryOptions, Names], Any]
 
 
 def builders() -> dict[str, Builder]:
-    """Every model of a repository by name, with what makes its ModelConfig."""
-    from triton_repo.models import ensemble, postprocessing, preprocessing, tensorrt_llm
+    """Every model of an engine by upstream's name, with what makes its ModelConfig."""
+    from importlib import import_module
 
-    modules = (preprocessing, tensorrt_llm, postprocessing, ensemble)
-    return {module.NAME: module.config for module in modules}
+    return {name: import_module(f"triton_repo.models.{name}").config for name in MODELS}

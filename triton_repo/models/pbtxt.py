@@ -13,26 +13,42 @@ from tritonclient.grpc.model_config_pb2 import (
     ModelInstanceGroup,
     ModelOutput,
     ModelParameter,
+    ModelQueuePolicy,
 )
 
 from triton_repo.contract import LOGITS, ModelContract, Tensor
 from triton_repo.engine import Engine
-from triton_repo.options import RepositoryOptions
+from triton_repo.options import SETTINGS, RepositoryOptions
+from triton_repo.values import text as value_text
+
+BEYOND = {"tensorrt_llm": ("enable_trt_overlap", "recv_poll_period_ms")}
+"""Parameters that upstream's C++ backend reads though its template doesn't have them."""
 
 
-def model_config(contract: ModelContract, engine: Engine, *, backend: str | None) -> Any:
-    """The ModelConfig of `contract` with its tensors; a backend of None makes an ensemble."""
-    kind = {"backend": backend} if backend else {"platform": "ensemble"}
+def model_config(
+    contract: ModelContract,
+    engine: Engine,
+    options: RepositoryOptions,
+    *,
+    name: str,
+    backend: str,
+) -> Any:
+    """The ModelConfig `name` of `contract` with its tensors."""
     return ModelConfig(
-        name=contract.name,
-        max_batch_size=engine.max_batch_size,
+        name=name,
+        backend=backend,
+        max_batch_size=max_batch_size(engine, options),
         input=[_input(tensor, engine) for tensor in contract.inputs],
         output=[
             ModelOutput(name=t.name, data_type=data_type(t, engine), dims=t.dims)
             for t in contract.outputs
         ],
-        **kind,
     )
+
+
+def max_batch_size(engine: Engine, options: RepositoryOptions) -> int:
+    """Requests that Triton gives a model at once."""
+    return options.triton_max_batch_size or engine.max_batch_size
 
 
 def data_type(tensor: Tensor, engine: Engine) -> int:
@@ -42,20 +58,29 @@ def data_type(tensor: Tensor, engine: Engine) -> int:
     return number
 
 
-def set_parameters(
-    config: Any, contract: ModelContract, values: Mapping[str, str | int | float | None]
-) -> None:
-    """Write the parameters that have a value; a bool is written `true` or `false`.
+def set_parameters(config: Any, contract: ModelContract, values: Mapping[str, Any]) -> None:
+    """Write the parameters that have a value, in the contract's order, then those beyond it.
 
-    Raises ValueError for one that the contract doesn't have.
+    Raises ValueError for one that neither the contract nor BEYOND has.
     """
-    if unknown := values.keys() - set(contract.parameters):
+    known = (*contract.parameters, *BEYOND.get(contract.name, ()))
+    if unknown := values.keys() - set(known):
         raise ValueError(f"{contract.name} has no parameters {sorted(unknown)}")
-    for name in contract.parameters:
+    for name in known:
         value = values.get(name)
         if value is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
+            text = value_text(value, tree=name.endswith("_choices"))
             config.parameters[name].CopyFrom(ModelParameter(string_value=text))
+
+
+def chosen(options: RepositoryOptions, contract: ModelContract) -> dict[str, Any]:
+    """The settings of `options` that are parameters of `contract`, under upstream's names."""
+    known = {*contract.parameters, *BEYOND.get(contract.name, ())}
+    return {
+        each.parameter: getattr(options, each.name)
+        for each in SETTINGS.values()
+        if each.parameter in known
+    }
 
 
 def set_instances(config: Any, count: int) -> None:
@@ -65,14 +90,19 @@ def set_instances(config: Any, count: int) -> None:
 
 
 def set_batching(config: Any, engine: Engine, options: RepositoryOptions) -> None:
-    """Dynamic batching as upstream has it.
+    """Dynamic batching as upstream has it, and how long a request may wait.
 
     Never with priority levels: queued requests then wait up to half a second between executions.
     """
     batching = config.dynamic_batching
-    batching.preferred_batch_size.append(engine.max_batch_size)
+    batching.preferred_batch_size.append(max_batch_size(engine, options))
     batching.max_queue_delay_microseconds = options.max_queue_delay_microseconds
-    batching.default_queue_policy.max_queue_size = options.max_queue_size
+    policy = batching.default_queue_policy
+    policy.max_queue_size = options.max_queue_size
+    if options.default_timeout_microseconds or options.allow_timeout_override:
+        policy.timeout_action = ModelQueuePolicy.TimeoutAction.Value(options.timeout_action)
+        policy.default_timeout_microseconds = options.default_timeout_microseconds
+        policy.allow_timeout_override = options.allow_timeout_override
 
 
 def to_text(config: Any) -> str:

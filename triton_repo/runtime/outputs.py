@@ -1,87 +1,126 @@
-"""From the executor's outputs to Triton responses: gathered as they come, sent when asked."""
+"""From the executor's outputs to Triton responses: gathered as they come, sent when asked.
+
+As TensorRT-LLM's backend does: one response for each sequence, or for each piece of it in a
+stream; all beams of a beam search in one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
-from numpy.typing import NDArray
 
+from triton_repo.executor.executor import Handle
 from triton_repo.executor.request import Output
-from triton_repo.executor.sequence import Sequence
 from triton_repo.runtime.inputs import Asked
+from triton_repo.runtime.outputs_tensors import Part, makers
 
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
-class Part(NamedTuple):
-    """Tokens to send in one response; `error` ends a request that failed."""
-
-    token_ids: list[int]
-    log_probs: list[float]
-    final: bool
-    error: str | None
-
-
 class Stream:
-    """The answer to one Triton request. `sequence` is set once the executor has taken it."""
+    """The answers to one Triton request: one for each of its prompts, over one sender."""
 
-    def __init__(self, request: Any, asked: Asked) -> None:
+    def __init__(self, request: Any, asked: list[Asked], logits_dtype: type) -> None:
         self.request_id: str = request.request_id()
-        self.sequence: Sequence | None = None
         self._sender: Any = request.get_response_sender()
-        self._wanted: list[str] = request.requested_output_names()
-        self._asked = asked
-        self._sent_tokens = 0
-        self._cum_log_prob = 0.0
-        with_prompt = not (asked.streaming or asked.exclude_input)
-        self._prompt = asked.request.input_ids if with_prompt else []
-        self._pending = Part([], [], False, None)
-        self._due = False
+        wanted = request.requested_output_names()
+        batched = len(asked) > 1
+        self.answers = [
+            Answer(self, one, wanted, logits_dtype, index if batched else None)
+            for index, one in enumerate(asked)
+        ]
+        self._open = len(asked)
 
-    def add(self, output: Output) -> bool:
-        """Gather an output; True if the stream has just become worth sending."""
-        self._pending.token_ids.extend(output.token_ids)
-        self._pending.log_probs.extend(output.log_probs)
-        if output.finish is not None:
-            self._pending = self._pending._replace(final=True, error=output.error)
-        was_due, self._due = self._due, self._asked.streaming or self._pending.final
-        return self._due and not was_due
-
-    def take(self) -> Part:
-        """What has been gathered since the last call."""
-        part, self._pending, self._due = self._pending, Part([], [], False, None), False
-        return part
-
-    def send(self, part: Part) -> None:
-        """Send a part; the last carries Triton's final flag."""
-        flags = _FINAL if part.final else 0
-        if part.error is not None:
-            error = pb_utils.TritonError(part.error, pb_utils.TritonError.INTERNAL)
-            self._sender.send(pb_utils.InferenceResponse(error=error), flags=flags)
-        else:
-            self._sender.send(self._response(part), flags=flags)
-        if part.final:
+    def send(self, response: Any, *, last_of_answer: bool) -> None:
+        """Send a response, None for none; the request's last one carries Triton's final flag."""
+        flags = 0 if self._open - last_of_answer else _FINAL
+        if response is not None:
+            self._sender.send(response, flags=flags)
+        elif flags:
+            self._sender.send(flags=flags)
+        self._open -= last_of_answer
+        if flags:
             # Triton can't unload a model while senders of a batch of requests are held.
             self._sender = None
 
     def cancelled(self) -> bool:
         """Whether the client has gone."""
-        return bool(self._sender.is_cancelled())
+        return self._sender is not None and bool(self._sender.is_cancelled())
+
+
+class Answer:
+    """The answer to one prompt. `handle` is set once the executor has taken it."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        asked: Asked,
+        wanted: list[str],
+        logits_dtype: type,
+        batch_index: int | None,
+    ) -> None:
+        self.stream = stream
+        self.asked = asked
+        self.handle: Handle | None = None
+        self.cancelled = False
+        self.generated = 0
+        self._pending: dict[int, Part] = {}
+        self._cum_log_probs: dict[int, float] = {}
+        self._final = False
+        self._due = False
+        found = makers(asked, logits_dtype, batch_index)
+        self._makers = [(name, found[name]) for name in wanted if name in found]
+
+    def add(self, output: Output) -> bool:
+        """Gather an output; True if the answer has just become worth sending."""
+        index = output.sequence_index
+        part = self._pending.setdefault(index, Part(index))
+        part.add(output)
+        self._final = output.final
+        ready = self.asked.streaming or output.final or output.finish is not None
+        was_due, self._due = self._due, self._due or ready
+        return self._due and not was_due
+
+    def take(self) -> tuple[list[Part], bool]:
+        """What is to be sent by now, and whether that is all."""
+        if self._final or self.asked.streaming:
+            parts, self._pending = list(self._pending.values()), {}
+        else:
+            parts = [part for part in self._pending.values() if part.finished]
+            for part in parts:
+                del self._pending[part.sequence_index]
+        self._due = False
+        return parts, self._final
+
+    def send(self, parts: list[Part], *, final: bool) -> None:
+        """Send parts, the answer's last ones where `final`."""
+        if final and not parts:
+            self.stream.send(None, last_of_answer=True)
+        for place, part in enumerate(parts, 1):
+            self.stream.send(self._response(part), last_of_answer=final and place == len(parts))
+
+    def fail(self, message: str) -> None:
+        """End the answer with an error of the executor's."""
+        self.stream.send(_error(message, pb_utils.TritonError.INTERNAL), last_of_answer=True)
 
     def _response(self, part: Part) -> Any:
-        self._sent_tokens += len(part.token_ids)
-        self._cum_log_prob += sum(part.log_probs)
-        tensors = [pb_utils.Tensor(name, _OUTPUTS[name](self, part)) for name in self._wanted]
-        return pb_utils.InferenceResponse(tensors)
+        if part.error is not None:
+            return _error(part.error, pb_utils.TritonError.INTERNAL)
+        self.generated += part.generated
+        index = part.sequence_index
+        part.cum_log_prob = self._cum_log_probs.get(index, 0.0) + sum(part.log_probs)
+        self._cum_log_probs[index] = part.cum_log_prob
+        values = ((name, make(part)) for name, make in self._makers)
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, value) for name, value in values if value is not None]
+        )
 
 
 def refuse(request: Any, message: str) -> None:
     """Answer a request that never reached the executor."""
-    error = pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
-    request.get_response_sender().send(pb_utils.InferenceResponse(error=error), flags=_FINAL)
+    error = _error(message, pb_utils.TritonError.INVALID_ARG)
+    request.get_response_sender().send(error, flags=_FINAL)
 
 
 def acknowledge(request: Any) -> None:
@@ -89,52 +128,5 @@ def acknowledge(request: Any) -> None:
     request.get_response_sender().send(flags=_FINAL)
 
 
-def _ids(stream: Stream, part: Part) -> NDArray[np.int32]:
-    return np.array([[stream._prompt + part.token_ids]], np.int32)
-
-
-def _length(stream: Stream, part: Part) -> NDArray[np.int32]:
-    return np.array([[len(stream._prompt) + len(part.token_ids)]], np.int32)
-
-
-def _log_probs(stream: Stream, part: Part) -> NDArray[np.float32]:
-    return np.array([[part.log_probs or [0.0] * len(part.token_ids)]], np.float32)
-
-
-def _constant(value: NDArray[Any]) -> Callable[[Stream, Part], NDArray[Any]]:
-    return lambda stream, part: value
-
-
-_ZERO = {name: np.zeros((1, 1), name) for name in ("int32", "int64", "float32", "uint8")}
-
-_OUTPUTS: dict[str, Callable[[Stream, Part], NDArray[Any]]] = {
-    "output_ids": _ids,
-    "sequence_length": _length,
-    "output_log_probs": _log_probs,
-    "cum_log_probs": lambda stream, part: np.array([[stream._cum_log_prob]], np.float32),
-    "num_input_tokens": lambda stream, part: np.array(
-        [[len(stream._asked.request.input_ids)]], np.int32
-    ),
-    "num_output_tokens": lambda stream, part: np.array([[stream._sent_tokens]], np.int32),
-    "context_logits": _constant(np.zeros((1, 1, 1), np.float32)),
-    "generation_logits": _constant(np.zeros((1, 1, 1, 1), np.float32)),
-    **dict.fromkeys(
-        (
-            "batch_index",
-            "sequence_index",
-            "kv_cache_alloc_new_blocks",
-            "kv_cache_reused_blocks",
-            "kv_cache_alloc_total_blocks",
-            "total_accepted_draft_tokens",
-            "total_draft_tokens",
-        ),
-        _constant(_ZERO["int32"]),
-    ),
-    **dict.fromkeys(
-        ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns"),
-        _constant(_ZERO["int64"]),
-    ),
-    "acceptance_rate": _constant(_ZERO["float32"]),
-    "context_phase_params": _constant(_ZERO["uint8"]),
-}
-"""Every output of the model. What wasn't asked for (and can't be, here) is zero, as upstream."""
+def _error(message: str, code: Any) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,24 +1,27 @@
 """Triton's `postprocessing` model: token ids in, text out.
 
-Copied into every repository as `postprocessing/1/model.py`, so it stands alone: beside the standard
-library it needs numpy, tokenizers and Triton's own module, which NVIDIA's containers have too.
+Copied into every repository as `postprocessing/1/model.py`; see `triton_repo.runtime` for what
+travels with it.
 
 It keeps no state: a stream's response is decoded by itself. Its spaces survive that; a character
-that two responses share doesn't (our proxy decodes streams with state and doesn't come here).
+that two responses share doesn't. State can't reach it: Triton refuses an ensemble whose step takes
+a tensor of a decoupled model and one from elsewhere, and request ids are the clients' own. So our
+`ensemble` decodes by itself; this model is for clients, and for ensembles in upstream's form.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
-from tokenizers import Tokenizer
 
-Array = npt.NDArray[Any]
+from text.tokenizer_folder import TokenizerFolder
+from triton_repo.runtime.model_arguments import Arguments
+from triton_repo.runtime.token_rows import TokenRows, token_rows
 
 
 class TritonPythonModel:
@@ -26,56 +29,32 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer that the model's parameters name."""
-        parameters = json.loads(args["model_config"])["parameters"]
-        repository = Path(args["model_repository"]).parent
-        skip = _parameter(parameters, "skip_special_tokens", "true").lower()
+        given = Arguments(args)
         self._postprocessor = Postprocessor(
-            repository / _parameter(parameters, "tokenizer_dir", ""),
-            skip_special_tokens=skip in ("true", "1", "yes"),
+            given.path("tokenizer_dir"),
+            skip_special_tokens=given.flag("skip_special_tokens", default=True),
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """OUTPUT, STRING [batch, beams], for each request."""
-        return [self._respond(request) for request in requests]
-
-    def _respond(self, request: Any) -> Any:
-        tokens = pb_utils.get_input_tensor_by_name(request, "TOKENS_BATCH").as_numpy()
-        lengths = pb_utils.get_input_tensor_by_name(request, "SEQUENCE_LENGTH").as_numpy()
-        try:
-            texts = self._postprocessor.decode(tokens, lengths)
-        except ValueError as error:
-            failure = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-            return pb_utils.InferenceResponse(error=failure)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", texts)])
+        """OUTPUT, STRING [batch, beams], for each request; their texts are decoded together."""
+        read = [_read(request) for request in requests]
+        texts = iter(self._postprocessor.decode([ids for rows in read for ids in rows.ids]))
+        return [_response(rows, list(islice(texts, len(rows.ids)))) for rows in read]
 
 
 class Postprocessor:
     """The model's work without Triton."""
 
     def __init__(self, tokenizer_dir: Path, *, skip_special_tokens: bool) -> None:
-        self._tokenizer = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
+        self._tokenizer = TokenizerFolder(tokenizer_dir).tokenizer
         self._skip = skip_special_tokens
         self._anchor, self._anchor_text = self._find_anchor()
 
-    def decode(self, tokens: Array, lengths: Array) -> Array:
-        """Text of tokens INT32 [batch, beams, length], `lengths` INT32 [batch, beams] of it valid.
-
-        Returns an object array of bytes, [batch, beams]. Raises ValueError for shapes that differ.
-        """
-        if tokens.ndim != 3 or tokens.shape[:2] != lengths.shape:
-            raise ValueError(
-                f"SEQUENCE_LENGTH: found shape {list(lengths.shape)} "
-                f"for TOKENS_BATCH {list(tokens.shape)}"
-            )
-        flat = tokens.reshape(-1, tokens.shape[2])
-        rows = [
-            [*self._anchor, *_valid(row[: max(length, 0)])]
-            for row, length in zip(flat, lengths.reshape(-1), strict=True)
-        ]
-        texts = self._tokenizer.decode_batch(rows, skip_special_tokens=self._skip)
-        cut = len(self._anchor_text)
-        encoded = [text[cut:].encode() for text in texts]
-        return np.array(encoded, dtype=np.object_).reshape(lengths.shape)
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of ids, all in parallel; the space at its start is kept."""
+        anchored = [[*self._anchor, *row] for row in rows]
+        texts = self._tokenizer.decode_batch(anchored, skip_special_tokens=self._skip)
+        return [text[len(self._anchor_text) :] for text in texts]
 
     def _find_anchor(self) -> tuple[list[int], str]:
         """A token to decode before the others, and its text, which is cut off again.
@@ -91,12 +70,16 @@ class Postprocessor:
         return [], ""
 
 
-def _valid(row: Array) -> list[int]:
-    """The row's ids without the -1 that shorter beams are padded with."""
-    ids: list[int] = row[row >= 0].tolist()
-    return ids
+def _read(request: Any) -> TokenRows:
+    tokens = pb_utils.get_input_tensor_by_name(request, "TOKENS_BATCH").as_numpy()
+    lengths = pb_utils.get_input_tensor_by_name(request, "SEQUENCE_LENGTH").as_numpy()
+    return token_rows(tokens, lengths)
 
 
-def _parameter(parameters: dict[str, Any], name: str, default: str) -> str:
-    value: str = parameters.get(name, {}).get("string_value", "")
-    return default if not value or value.startswith("${") else value
+def _response(rows: TokenRows, texts: list[str]) -> Any:
+    if not rows.fit:
+        message = "SEQUENCE_LENGTH: must have a length for each row of TOKENS_BATCH"
+        error = pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
+        return pb_utils.InferenceResponse(error=error)
+    encoded = np.array([text.encode() for text in texts], dtype=np.object_)
+    return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", encoded.reshape(rows.shape))])

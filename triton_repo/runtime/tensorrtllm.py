@@ -3,6 +3,9 @@
 The launcher puts it in Triton's backend folder under that name, so that a repository written for
 NVIDIA's C++ backend loads unchanged. Inputs mean what they mean there; one that this engine can't
 honour is refused by name.
+
+Threads: Triton's reads requests and hands them on; the executor's computes; one sends all answers;
+one compiles grammars, so that a slow one holds up nobody else's request; one reports metrics.
 """
 
 from __future__ import annotations
@@ -10,42 +13,52 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from builder.errors import RequestError, TrtbuildError
-from triton_repo.executor.executor import Executor, ExecutorConfig
-from triton_repo.executor.request import Output
+from triton_repo.executor.output import FinishReason, Output
 from triton_repo.runtime.inputs import read_request
-from triton_repo.runtime.outputs import Stream, acknowledge, refuse
+from triton_repo.runtime.inputs_row import Row, Tensors, rows
+from triton_repo.runtime.metrics import Metrics
+from triton_repo.runtime.outputs import Answer, Stream, acknowledge, refuse
+from triton_repo.runtime.tensorrtllm_engine import load
+from triton_repo.runtime.tensorrtllm_parameters import UNUSED, Parameters
+from triton_repo.runtime.tensorrtllm_sender import Sender
 
 
 class TritonPythonModel:
-    """One engine: an executor, and a thread that carries its tokens to Triton."""
+    """One engine: an executor, and the threads between it and Triton."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the engine named by the model's `gpt_model_path` parameter."""
-        config = json.loads(args["model_config"])["parameters"]
-        parameters = {name: value["string_value"] for name, value in config.items()}
-        self.exclude_input = parameters.get("exclude_input_in_output") == "true"
-        self.check_period_s = int(parameters.get("cancellation_check_period_ms", "100")) / 1000
-        engine = Path(parameters["gpt_model_path"])
+        config = json.loads(args["model_config"])
         try:
-            self.executor = Executor(engine, ExecutorConfig.of(engine, **_settings(parameters)))
+            self.parameters = Parameters.of(config)
+            self.engine = load(self.parameters)
         except TrtbuildError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self.streams: set[Stream] = set()
-        self.ready: list[Stream] = []
-        self.wake = threading.Condition()
-        self.closing = False
+        for name in self.parameters.unused:
+            pb_utils.Logger.log_info(f"parameter {name} means nothing on a CPU: {UNUSED[name]}")
         threading.excepthook = _die
-        self.sender = threading.Thread(target=self._send_loop, name="sender", daemon=True)
-        self.sender.start()
+        self.logits_dtype = _logits_dtype(config)
+        self.answered: list[Answer] = []
+        self.sender = Sender(
+            self.engine.executor,
+            period_s=self.parameters.cancellation_check_period_ms / 1000,
+            over=self.answered.append,
+        )
+        self.compiler = ThreadPoolExecutor(1, "grammars")
+        self.metrics = Metrics(args["model_name"], args["model_version"])
+        self.closing = threading.Event()
+        self.reporter = threading.Thread(target=self._report_loop, name="metrics", daemon=True)
+        self.reporter.start()
 
     def execute(self, requests: list[Any]) -> None:
         """Hand the requests to the executor; answers leave through their response senders."""
@@ -53,80 +66,92 @@ class TritonPythonModel:
             try:
                 self._begin(request)
             except Exception as error:  # noqa: BLE001 - one request's fault isn't its batch's
-                refuse(request, str(error))
+                refuse(request, _message(error))
 
     def finalize(self) -> None:
-        """End what is running, send what is ready, stop both threads."""
-        self.executor.close()
-        with self.wake:
-            self.closing = True
-            self.wake.notify()
-        self.sender.join()
+        """End what is running, send what is ready, stop all threads."""
+        self.compiler.shutdown(cancel_futures=True)
+        self.engine.executor.close()
+        self.sender.close()
+        self.closing.set()
+        self.reporter.join()
 
     def _begin(self, request: Any) -> None:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        asked = read_request(tensors, exclude_input=self.exclude_input)
-        if asked.stop:
+        if _stops(tensors):
             if not request.request_id():
                 raise RequestError("stop needs the request id of what it stops", param="stop")
-            self._cancel(lambda stream: stream.request_id == request.request_id())
+            self.sender.cancel(lambda answer: answer.stream.request_id == request.request_id())
             acknowledge(request)
             return
-        stream = Stream(request, asked)
-        with self.wake:
-            self.streams.add(stream)
-            self.wake.notify()
+        asked = [read_request(row, self.engine.accepts) for row in self._prompts(tensors)]
+        stream = Stream(request, asked, self.logits_dtype)
+        self.sender.open(stream.answers)
+        for answer in stream.answers:
+            guide = answer.asked.guide
+            if guide and self.engine.guides and not self.engine.guides.knows(*guide):
+                self.compiler.submit(self._submit, answer)
+            else:
+                self._submit(answer)
+
+    def _prompts(self, tensors: Tensors) -> list[Row]:
+        prompts = rows(tensors)
+        if len(prompts) > 1 and not self.parameters.decoupled:
+            raise RequestError(
+                "input_ids must be one prompt: more need a decoupled model",
+                found=f"a batch of {len(prompts)}",
+                param="input_ids",
+            )
+        return prompts
+
+    def _submit(self, answer: Answer) -> None:
+        """Give a prompt to the executor, with its guide and its adapter."""
+        asked, request = answer.asked, answer.asked.request
+        receive = partial(self.sender.receive, answer)
         try:
-            stream.sequence = self.executor.submit(asked.request, partial(self._receive, stream))
-        except RequestError:
-            self.streams.discard(stream)
-            raise
+            if answer.cancelled:
+                raise RequestError("the request was cancelled before it began")
+            if asked.guide and self.engine.guides:
+                request = replace(request, guide=self.engine.guides.compile(*asked.guide))
+            if asked.adapter:
+                request = replace(request, adapter=self.engine.adapters.resolve(*asked.adapter))
+            answer.handle = self.engine.executor.submit(request, receive)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+            receive(Output([], [], FinishReason.ERROR, error=_message(error), final=True))
+            return
+        if answer.cancelled:
+            self.engine.executor.cancel(answer.handle)
 
-    def _receive(self, stream: Stream, output: Output) -> None:
-        """On the executor's thread: note the tokens, leave the sending to the sender."""
-        with self.wake:
-            if stream.add(output):
-                self.ready.append(stream)
-                self.wake.notify()
+    def _report_loop(self) -> None:
+        period_s = self.parameters.stats_check_period_ms / 1000
+        over = False
+        while not over:
+            over = self.closing.wait(period_s)
+            self.metrics.update(self.engine.executor.stats())
+            while self.answered:
+                answer = self.answered.pop()
+                self.metrics.observe(
+                    output_tokens=answer.generated,
+                    input_tokens=len(answer.asked.request.input_ids),
+                )
 
-    def _send_loop(self) -> None:
-        """Send what is ready; tokens that come meanwhile leave together the next time."""
-        checked = 0.0
-        while True:
-            with self.wake:
-                if not (self.ready or self.closing):
-                    self.wake.wait(self.check_period_s if self.streams else None)
-                if self.closing and not self.ready:
-                    return
-                ready, self.ready = self.ready, []
-                parts = [(stream, stream.take()) for stream in ready]
-                self.streams.difference_update(stream for stream, part in parts if part.final)
-            for stream, part in parts:
-                stream.send(part)
-            if time.monotonic() - checked >= self.check_period_s:
-                self._cancel(Stream.cancelled)
-                checked = time.monotonic()
 
-    def _cancel(self, gone: Any) -> None:
-        with self.wake:
-            streams = list(self.streams)
-        for stream in streams:
-            if stream.sequence is not None and gone(stream):
-                self.executor.cancel(stream.sequence)
+def _stops(tensors: Tensors) -> bool:
+    return "stop" in tensors and bool(np.any(tensors["stop"]))
+
+
+def _message(error: Exception) -> str:
+    """What to tell the client: it names the tensor at fault."""
+    name = error.param if isinstance(error, RequestError) else None
+    return f"{name}: {error}" if name and name not in str(error) else str(error)
+
+
+def _logits_dtype(config: Mapping[str, Any]) -> type:
+    types = {output["name"]: output["data_type"] for output in config["output"]}
+    return np.float16 if types.get("context_logits") == "TYPE_FP16" else np.float32
 
 
 def _die(failure: threading.ExceptHookArgs) -> None:
     """A thread that fails leaves clients waiting for ever; a process that ends is started again."""
     threading.__excepthook__(failure)
     os._exit(1)
-
-
-def _settings(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The model's parameters that set the executor: those of the C++ backend, by its names."""
-    settings: dict[str, Any] = {
-        "enable_kv_cache_reuse": parameters.get("enable_kv_cache_reuse", "true") == "true",
-        "guaranteed_no_evict": parameters.get("batch_scheduler_policy") != "max_utilization",
-    }
-    if "max_tokens_in_paged_kv_cache" in parameters:
-        settings["kv_cache_tokens"] = int(parameters["max_tokens_in_paged_kv_cache"])
-    return settings

@@ -1,0 +1,129 @@
+"""The thread that carries answers to Triton: one, since its HTTP server loses data of many."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import triton_python_backend_utils as pb_utils
+
+from triton_repo.executor.executor import Executor
+from triton_repo.executor.output import FinishReason, Output
+from triton_repo.runtime.outputs import Answer
+from triton_repo.runtime.outputs_tensors import Part
+
+_LOOKS = 4
+"""Clients looked for in a period: a look is a round trip to tritonserver, 0.1 ms and more."""
+
+
+class Sender:
+    """Sends what the executor has for open answers, and cancels those whose clients have gone.
+
+    `period_s` is how often it looks for some of them. `over` is told of every answer that ends.
+    """
+
+    def __init__(
+        self, executor: Executor, *, period_s: float, over: Callable[[Answer], None]
+    ) -> None:
+        self._executor = executor
+        self._period_s = period_s
+        self._over = over
+        self._open: set[Answer] = set()
+        self._ready: list[Answer] = []
+        self._unseen: deque[Answer] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="sender", daemon=True)
+        self._thread.start()
+
+    def open(self, answers: Iterable[Answer]) -> None:
+        """Answers that will come."""
+        with self._wake:
+            self._open.update(answers)
+            self._wake.notify()
+
+    def receive(self, answer: Answer, output: Output) -> None:
+        """On the executor's thread: note the tokens, leave the sending to the sender's."""
+        with self._wake:
+            if answer.add(output):
+                self._ready.append(answer)
+                self._wake.notify()
+
+    def cancel(self, gone: Callable[[Answer], bool]) -> None:
+        """Cancel the open answers that `gone` finds."""
+        with self._wake:
+            answers = list(self._open)
+        for answer in answers:
+            if gone(answer):
+                self._cancel(answer)
+
+    def close(self) -> None:
+        """Send what is ready, end what never began, stop. The executor must have been closed."""
+        with self._wake:
+            waiting = [answer for answer in self._open if answer.handle is None]
+        for answer in waiting:
+            self.receive(answer, Output([], [], FinishReason.CANCELLED, final=True))
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        """Send what is ready; tokens that come meanwhile leave together the next time."""
+        checked = 0.0
+        while True:
+            with self._wake:
+                if not (self._ready or self._closing):
+                    self._wake.wait(self._period_s if self._open else None)
+                if self._closing and not self._ready:
+                    return
+                ready, self._ready = self._ready, []
+                taken = [(answer, *answer.take()) for answer in ready]
+                self._open.difference_update(answer for answer, _, final in taken if final)
+            for answer, parts, final in taken:
+                self._send(answer, parts, final)
+            if time.monotonic() - checked >= self._period_s:
+                self._look()
+                checked = time.monotonic()
+
+    def _look(self) -> None:
+        """Cancel those of the next few open answers whose clients have gone.
+
+        Not on another thread: a look that meets an answer's final response kills tritonserver.
+        """
+        if not self._unseen:
+            with self._wake:
+                self._unseen.extend(self._open)
+        for _ in range(min(_LOOKS, len(self._unseen))):
+            answer = self._unseen.popleft()
+            if answer in self._open and answer.stream.cancelled():
+                self._cancel(answer)
+
+    def _cancel(self, answer: Answer) -> None:
+        if not answer.cancelled:
+            answer.cancelled = True
+            if answer.handle is not None:
+                self._executor.cancel(answer.handle)
+
+    def _send(self, answer: Answer, parts: list[Part], final: bool) -> None:
+        try:
+            answer.send(parts, final=final)
+        except Exception as error:  # noqa: BLE001 - a response too large mustn't stop the others
+            self._give_up(answer, str(error))
+        if final:
+            self._over(answer)
+
+    def _give_up(self, answer: Answer, message: str) -> None:
+        """End an answer whose response Triton won't take."""
+        if answer.handle is not None:
+            self._executor.cancel(answer.handle)
+        with self._wake:
+            self._open.discard(answer)
+        try:
+            answer.fail(message)
+        except Exception as error:  # noqa: BLE001 - there is nobody left to tell
+            pb_utils.Logger.log_error(
+                f"a response can't be sent: {message}; nor its error: {error}"
+            )
