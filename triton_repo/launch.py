@@ -14,12 +14,16 @@ from builder.errors import LaunchError, TrtbuildError
 from triton_repo import binary
 from triton_repo.binary import TritonServer
 from triton_repo.command import LaunchConfig, Ports
+from triton_repo.control import access
+from triton_repo.control.access import Access
 from triton_repo.ports import free_ports
-from triton_repo.process import ServerProcess, connect_host
+from triton_repo.probe import Prober
+from triton_repo.process import ServerProcess, address_of
 
 __all__ = ["LaunchConfig", "Triton"]
 
-_PORT_ATTEMPTS = 3
+_ATTEMPTS = 3
+_CRASH = "boost::interprocess::lock_exception"
 _log = logging.getLogger("trtbuild.launch")
 
 
@@ -27,8 +31,9 @@ class Triton:
     """A supervised tritonserver; a context manager.
 
     A server that dies, or one of whose models' processes dies (Triton itself goes on calling the
-    model ready), is killed and started again on the same ports, later and later while it keeps
-    failing. `on_event` gets a line for each such event, on the supervisor's thread.
+    model ready), or that gives a probe no token, is killed and started again on the same ports,
+    later and later while it keeps failing. While it runs, `control.access` says how to reach it.
+    `on_event` gets a line for each such event, on the supervisor's thread.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class Triton:
         self._process: ServerProcess | None = None
         self._ports: Ports | None = None
         self._supervisor: threading.Thread | None = None
+        self._prober: Prober | None = None
+        self._complaint: str | None = None
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._healthy = False
@@ -64,8 +71,14 @@ class Triton:
         if self._stopping.is_set():
             self.stop()
             raise LaunchError("Triton was stopped while it started")
+        try:
+            access.write(self._access, self.config.log_path)
+        except BaseException:
+            self.stop()
+            raise
         self._wake_read, self._wake_write = os.pipe()
         self._healthy = True
+        self._probe()
         self._supervisor = threading.Thread(
             target=self._supervise, args=(server,), name="triton-supervisor", daemon=True
         )
@@ -77,6 +90,7 @@ class Triton:
         if self._supervisor:
             os.write(self._wake_write, b"x")
             self._supervisor.join()
+            self._end_probe()
             os.close(self._wake_read)
             os.close(self._wake_write)
             self._supervisor = None
@@ -84,6 +98,8 @@ class Triton:
         if self._process:
             self._process.stop()
             self._process = None
+        if self._ports:
+            access.remove(self._access, self.config.log_path)
         self._ended.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -109,17 +125,17 @@ class Triton:
     @property
     def http_address(self) -> str:
         """host:port of the HTTP endpoint."""
-        return self._address(self._known_ports.http)
+        return address_of(self.config.http_host, self._known_ports.http)
 
     @property
     def grpc_address(self) -> str:
         """host:port of the gRPC endpoint."""
-        return self._address(self._known_ports.grpc)
+        return address_of(self.config.host, self._known_ports.grpc)
 
     @property
     def metrics_address(self) -> str:
         """host:port of the Prometheus endpoint."""
-        return self._address(self._known_ports.metrics)
+        return address_of(self.config.host, self._known_ports.metrics)
 
     def __enter__(self) -> Triton:
         self.start()
@@ -139,25 +155,36 @@ class Triton:
             raise RuntimeError("Triton has no address before it is started")
         return self._ports
 
-    def _address(self, port: int) -> str:
-        host = connect_host(self.config.host)
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    @property
+    def _access(self) -> Access:
+        return Access(
+            pid=os.getpid(),
+            http_address=self.http_address,
+            grpc_address=self.grpc_address,
+            admin_key=self.config.admin_key,
+            model_control=self.config.model_control,
+        )
 
     def _start_first(self, server: TritonServer) -> None:
-        """Start, with other ports where somebody was quicker to take the free ones."""
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
+        """Start, with other ports where somebody was quicker to take the free ones.
+
+        And again where it broke down over its Python stubs' locks, as it may on a busy machine.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
             self._ports = _choose_ports(self.config)
             try:
                 self._run(server)
                 return
             except LaunchError as error:
-                taken = "already in use" in str(error) and None in (
+                free = None in (
                     self.config.http_port,
                     self.config.grpc_port,
                     self.config.metrics_port,
                 )
-                if not taken or attempt == _PORT_ATTEMPTS:
+                chance = _CRASH in str(error) or (free and "already in use" in str(error))
+                if not chance or attempt == _ATTEMPTS:
                     raise
+                self._on_event(f"{error.what}; found {error.found}; starting it again")
 
     def _run(self, server: TritonServer) -> None:
         """Start one server and wait until it is ready; one that isn't is gone afterwards."""
@@ -173,10 +200,11 @@ class Triton:
         failures = 0
         while not self._stopping.is_set() and self._process:
             since = time.monotonic()
-            reason = self._process.watch(self._wake_read)
-            if reason is None:
+            reason = self._process.watch(self._wake_read) or self._complaint
+            if reason is None or self._stopping.is_set():
                 return
             self._healthy = False
+            self._end_probe()
             failures = 1 if time.monotonic() - since > self.config.stable_s else failures + 1
             tail = self._process.log_tail
             self._process.kill()
@@ -203,10 +231,29 @@ class Triton:
                 return failures
             self.restarts += 1
             self._healthy = True
+            self._probe()
             self._on_event("Triton is up again")
             return failures
         self._give_up(failures, reason)
         return failures
+
+    def _probe(self) -> None:
+        """Probe the server that has just come up, where that is wanted."""
+        if self.config.probe and self.config.probe.requests:
+            self._prober = Prober(self.config.probe, self.http_address, self._complain)
+
+    def _end_probe(self) -> None:
+        """No more probes; a complaint that has come is forgotten."""
+        if self._prober:
+            self._prober.stop()
+            self._prober = None
+        if self._complaint:
+            os.read(self._wake_read, 1)
+            self._complaint = None
+
+    def _complain(self, reason: str) -> None:
+        self._complaint = reason
+        os.write(self._wake_write, b"p")
 
     def _give_up(self, failures: int, reason: str) -> None:
         self._failure = LaunchError(

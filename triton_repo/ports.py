@@ -1,4 +1,4 @@
-"""Free ports for servers that are to come back on the same ones."""
+"""Free ports for servers that are to come back on the same ones, and what is wrong with others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def free_ports(host: str, count: int) -> list[int]:
     highest = _outgoing_start() - 1
     for _ in range(_ATTEMPTS):
         port = random.randint(_LOWEST, highest)
-        if port not in chosen and _is_free(host, port):
+        if port not in chosen and trouble(host, port) is None:
             chosen.append(port)
         if len(chosen) == count:
             return chosen
@@ -37,13 +37,14 @@ def _outgoing_start() -> int:
     return first if first > _LOWEST + 1_000 else 32_768
 
 
-def _is_free(host: str, port: int) -> bool:
+def trouble(host: str, port: int) -> str | None:
+    """Why a server couldn't listen on `port` now; None where it could."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         # as servers do, so that a port with connections in TIME_WAIT counts as free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error.strerror or str(error)
+    return None

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from builder.artifact import writing
 from builder.errors import LaunchError
-from triton_repo import binary, processes, ranks, server_log
+from triton_repo import binary, processes, ranks, security, server_log
 from triton_repo.binary import TritonServer
-from triton_repo.command import LaunchConfig, Ports, arguments
+from triton_repo.command import LaunchConfig, Ports, arguments, environment
+from triton_repo.runtime import GRPC_ADDRESS
 
 _GUARD = Path(__file__).with_name("guard.py")
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
@@ -41,6 +42,7 @@ class ServerProcess:
         self._folder = Path(tempfile.mkdtemp(prefix="trtbuild-triton-"))
         self._shm_prefix = f"trtbuild_{uuid.uuid4().hex[:12]}_"
         self._ranks: dict[int, int] = {}
+        self._workers: set[int] = set()
         try:
             with writing(config.log_path):
                 config.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ class ServerProcess:
     @property
     def pid(self) -> int | None:
         """tritonserver's process id, rank 0's of several, or None when it has ended."""
-        if self._config.world_size > 1:
+        if self._config.under_mpirun:
             return ranks.running(self._guard.pid).get(0)
         found = processes.children(self._guard.pid)
         return found[0].pid if found and not found[0].dead else None
@@ -74,7 +76,7 @@ class ServerProcess:
             if self._guard.poll() is not None:
                 raise self._failure("Triton stopped before it was ready", self._ending())
             if self._answers():
-                self._ranks = self._running_ranks()
+                self._ranks, self._workers = self._running_ranks(), self._running_workers()
                 return
             if time.monotonic() > deadline:
                 limit = f"{self._config.start_timeout_s:g} s"
@@ -90,16 +92,24 @@ class ServerProcess:
                 ready = _wait([wake, *lifelines], _RESCAN_S if len(lifelines) > 1 else 1.0)
             if wake in ready:
                 return None
-            if self._guard.poll() is not None:
-                return f"Triton died ({self._ending()})"
-            if lost := self._ranks.keys() - self._running_ranks().keys():
-                return f"rank {' and '.join(map(str, sorted(lost)))} died"
-            if dead := self._dead_stub():
-                return f"a model's process died (process {dead})"
+            if reason := self._death():
+                return reason
+
+    def _death(self) -> str | None:
+        """What has died, if anything has."""
+        if self._guard.poll() is not None:
+            return f"Triton died ({self._ending()})"
+        if lost := self._ranks.keys() - self._running_ranks().keys():
+            return f"rank {' and '.join(map(str, sorted(lost)))} died"
+        if gone := self._workers - self._running_workers():
+            return f"a worker of the engine died (process {min(gone)})"
+        if dead := self._dead_stub():
+            return f"a model's process died (process {dead})"
+        return None
 
     def stop(self) -> None:
         """Let requests under way finish for `grace_s`, then end what is left."""
-        if self._config.world_size > 1:
+        if self._config.under_mpirun:
             self._end_leader()
         else:
             self._order_end()
@@ -110,7 +120,7 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End it now, with all its children, and wait until nothing is left."""
-        if self._config.world_size > 1:
+        if self._config.under_mpirun:
             self._end_mpirun()
         with contextlib.suppress(BrokenPipeError):
             self._orders.close()
@@ -139,7 +149,7 @@ class ServerProcess:
             self._ports,
             backends=backends,
             shm_prefix=self._shm_prefix,
-            gpu=any(Path(device).exists() for device in _GPU_DEVICES),
+            gpu=has_gpu(),
         )
         isolated = [sys.executable, "-I", "-S", str(_GUARD), self._shm_prefix, str(self._folder)]
         with self._config.log_path.open("ab") as log:
@@ -150,7 +160,14 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 # relative paths in the models' parameters start here
                 cwd=self._config.repository.resolve(),
-                env={**os.environ, **server.environment, **ranks.environment(self._folder)},
+                env={
+                    **os.environ,
+                    **server.environment,
+                    **ranks.environment(self._folder),
+                    **environment(self._config),
+                    GRPC_ADDRESS: address_of(self._config.host, self._ports.grpc),
+                    **security.environment(self._config.tls),
+                },
                 # an interrupt from the terminal is for the launcher, which stops us in order
                 start_new_session=True,
             )
@@ -182,10 +199,13 @@ class ServerProcess:
             self._orders.flush()
 
     def _running_ranks(self) -> dict[int, int]:
-        return ranks.running(self._guard.pid) if self._config.world_size > 1 else {}
+        return ranks.running(self._guard.pid) if self._config.under_mpirun else {}
+
+    def _running_workers(self) -> set[int]:
+        return ranks.workers(self._guard.pid) if self._config.orchestrator else set()
 
     def _answers(self) -> bool:
-        host = connect_host(self._config.host)
+        host = connect_host(self._config.http_host)
         connection = http.client.HTTPConnection(host, self._ports.http, timeout=5)
         try:
             connection.request("GET", "/v2/health/ready")
@@ -204,7 +224,7 @@ class ServerProcess:
         server = self.pid
         alive = [stub.pid for stub in processes.stubs(server) if not stub.dead] if server else []
         descriptors = []
-        for pid in [self._guard.pid, *self._ranks.values(), *alive]:
+        for pid in [self._guard.pid, *self._ranks.values(), *self._workers, *alive]:
             with contextlib.suppress(OSError):
                 descriptors.append(os.pidfd_open(pid))
         try:
@@ -231,16 +251,28 @@ class ServerProcess:
 
     def _failure(self, what: str, ending: str | None) -> LaunchError:
         reason = server_log.cause(self._config.log_path, self._log_start) or ending
+        remedy = server_log.remedy(reason or "")
         return LaunchError(
             what,
             found=reason,
-            do=f"read {self._config.log_path}, which ends with:\n{self.log_tail}",
+            do=f"{remedy}read {self._config.log_path}, which ends with:\n{self.log_tail}",
         )
+
+
+def has_gpu() -> bool:
+    """Whether tritonserver finds an NVIDIA driver here."""
+    return any(Path(device).exists() for device in _GPU_DEVICES)
 
 
 def connect_host(host: str) -> str:
     """The address to reach a server at that listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def address_of(listening: str, port: int) -> str:
+    """host:port to reach a server at that listens on `listening`."""
+    host = connect_host(listening)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _wait(descriptors: list[int], timeout_s: float) -> list[int]:

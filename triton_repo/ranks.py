@@ -1,9 +1,11 @@
-"""One tritonserver for each rank of an engine, under mpirun: TensorRT-LLM's leader mode.
+"""tritonserver under mpirun: TensorRT-LLM's leader mode and its orchestrator mode.
 
-Rank 0 loads every model and listens. The others load the engine's model alone, explicitly, and
-stay inside that load until the leader ends: they never reach the point of listening, whatever
-ports they are given. Source: upstream's `triton_backend/scripts/launch_triton_server.py` for the
-command, `inflight_batcher_llm/src/model_instance_state.cc` for what the ranks do.
+In both, rank 0 loads every model and listens. The others load the engines' models alone,
+explicitly, and stay inside that load until rank 0 ends: they never reach the point of listening,
+whatever ports they are given. A leader is a rank of the engine itself; an orchestrator is not, and
+one that is alone has the backend start a trtllmExecutorWorker for each rank. Source: upstream's
+`triton_backend/scripts/launch_triton_server.py` for the command,
+`inflight_batcher_llm/src/model_instance_state.cc` for what the ranks do.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from triton_repo import processes
 
 _RANK = b"OMPI_COMM_WORLD_RANK="
 """What Open MPI, alone or as part of HPC-X, sets in the environment of a rank."""
+_WORKER = "trtllmExecutorW"
+"""trtllmExecutorWorker as the kernel keeps its name."""
 
 
 def find_mpirun() -> Path:
@@ -57,6 +61,12 @@ def running(ancestor: int) -> dict[int, int]:
         if process.name == processes.SERVER and not process.dead:
             found[_rank(process.pid)] = process.pid
     return {rank: pid for rank, pid in found.items() if rank is not None}
+
+
+def workers(ancestor: int) -> set[int]:
+    """The process ids of an orchestrator's workers that descend from process `ancestor`."""
+    found = processes.descendants(ancestor)
+    return {process.pid for process in found if process.name == _WORKER and not process.dead}
 
 
 def _rank(pid: int) -> int | None:

@@ -8,7 +8,15 @@ from pathlib import Path
 _TAIL_BYTES = 65_536
 _GLOG_ERROR = re.compile(r"^E\d{4} \S+ \d+ \S+\] \"?(?P<text>.*?)\"?$")
 _MODEL_ERROR = "failed to load '"
-_NOISE = ("CudaDriverHelper has not been initialized",)
+_NOISE = ("CudaDriverHelper has not been initialized", "unable to create stream for ensemble")
+_REMEDIES = (
+    (
+        r"shared memory|/dev/shm|shm_open|Bus error",
+        "give it more shared memory (docker run --shm-size=4g, or --ipc=host) or empty /dev/shm; ",
+    ),
+    (r"already in use", "choose other ports, or stop who has them; "),
+)
+"""Words in the cause → what to do about it."""
 
 
 def tail(path: Path, start: int, lines: int = 20) -> str:
@@ -30,6 +38,12 @@ def cause(path: Path, start: int) -> str | None:
     ]
     models = [text for text in errors if text.startswith(_MODEL_ERROR)]
     return next(iter(models or errors), None)
+
+
+def remedy(cause: str) -> str:
+    """What to do about a cause that has an answer, with what parts it from more; else nothing."""
+    found = (words for pattern, words in _REMEDIES if re.search(pattern, cause, re.IGNORECASE))
+    return next(found, "")
 
 
 def _error(line: str) -> str | None:

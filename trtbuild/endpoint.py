@@ -5,45 +5,50 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from builder.errors import LaunchError
 from server.app import create_app
 from server.backend.triton import TritonBackend
-from server.config import ServedModel, ServerConfig
+from server.config import ServedModel, ServerConfig, TritonTls
 from server.run import run as run_loop
 from server.run import serve
-from triton_repo.launch import LaunchConfig, Triton, default_log
-from triton_repo.layout import ServedRepository, describe
+from triton_repo.control.access import path_of
+from triton_repo.launch import Triton
+from triton_repo.security import is_loopback
+from triton_repo.served import ServedEngine, describe
+from trtbuild import launching
 from trtbuild.console import say
+from trtbuild.launching import TritonOptions, engine_named, launch_config
+
+__all__ = ["TritonOptions", "command_line", "run", "run_proxy", "run_triton"]
 
 HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 """Where Triton listens when nobody says, alone in its container."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TritonOptions:
-    """How Triton runs; None is a log beside the repository, and any free port."""
-
-    log: Path | None = None
-    http_port: int | None = None
-    grpc_port: int | None = None
-    metrics_port: int | None = None
-    start_timeout_s: float = LaunchConfig.start_timeout_s
-
-
-def run(repository: Path, *, host: str, port: int, options: TritonOptions | None = None) -> None:
+def run(
+    repository: Path,
+    *,
+    host: str,
+    port: int,
+    options: TritonOptions | None = None,
+    engine: str | None = None,
+) -> None:
     """Serve `repository` until SIGTERM, then drain and stop; SIGINT, or a second signal, hurries.
 
-    Raises ArtifactError for a folder that isn't a repository or an engine that isn't for this
-    machine, LaunchError when Triton doesn't start or is given up, or when the port is taken.
+    Of several engines the endpoint serves the one called `engine`, by default the first; Triton
+    has them all. Raises ArtifactError for a folder that isn't a repository or an engine that
+    isn't for this machine, LaunchError when Triton doesn't start or is given up, or when the port
+    is taken.
     """
     served = describe(repository)
-    config = _launch_config(served, "127.0.0.1", options or TritonOptions())
+    chosen = engine_named(served, engine)
+    config = launch_config(served, "127.0.0.1", options or TritonOptions())
     say(f"starting Triton on {repository} (log: {config.log_path})")
     with Triton(config, on_event=say) as triton:
-        run_loop(_proxy(served, triton.grpc_address, host, port, triton))
+        run_loop(_proxy(chosen, triton.grpc_address, host, port, triton=triton))
 
 
 def run_triton(repository: Path, *, host: str, options: TritonOptions) -> None:
@@ -51,40 +56,34 @@ def run_triton(repository: Path, *, host: str, options: TritonOptions) -> None:
 
     Requests under way may take as long to finish as they may in a proxy that drains.
     """
-    config = _launch_config(describe(repository), host, options)
+    config = launch_config(describe(repository), host, options)
     config = replace(config, grace_s=ServerConfig.drain_seconds)
     say(f"starting Triton on {repository} (log: {config.log_path})")
     run_loop(_triton(Triton(config, on_event=say)))
 
 
-def run_proxy(repository: Path, *, triton: str, host: str, port: int) -> None:
+def command_line(repository: Path, host: str, options: TritonOptions) -> str:
+    """The command that starts Triton, for a shell. Raises as `run_triton` does for what is wrong
+    with the repository; what this machine lacks is not looked at."""
+    return launching.command_line(describe(repository), host, options)
+
+
+def run_proxy(
+    repository: Path,
+    *,
+    triton: str,
+    host: str,
+    port: int,
+    engine: str | None = None,
+    tls: TritonTls | None = None,
+) -> None:
     """The proxy alone, before the Triton whose gRPC endpoint is `triton` (host:port).
 
     It starts whether or not that Triton is there, and finds it again when it comes back. Raises
     ArtifactError and LaunchError as `run` does, for the repository and for the port.
     """
-    run_loop(_proxy(describe(repository), triton, host, port))
-
-
-def _launch_config(served: ServedRepository, host: str, options: TritonOptions) -> LaunchConfig:
-    """How to launch a repository. Raises for an engine or a machine that it can't run on."""
-    from builder.fit import refuse_misfit
-    from triton_repo import engine, preflight
-
-    refuse_misfit(served.engine_dir)
-    preflight.check_backend(served.target)
-    world_size = engine.read(served.engine_dir).world_size
-    preflight.check_ranks(world_size, say=say)
-    return LaunchConfig(
-        repository=served.path,
-        log_path=options.log or default_log(served.path),
-        host=host,
-        http_port=options.http_port,
-        grpc_port=options.grpc_port,
-        metrics_port=options.metrics_port,
-        world_size=world_size,
-        start_timeout_s=options.start_timeout_s,
-    )
+    chosen = engine_named(describe(repository), engine)
+    run_loop(_proxy(chosen, triton, host, port, tls=tls))
 
 
 async def _triton(triton: Triton) -> None:
@@ -109,7 +108,13 @@ async def _triton(triton: Triton) -> None:
 
 
 async def _proxy(
-    served: ServedRepository, address: str, host: str, port: int, triton: Triton | None = None
+    engine: ServedEngine,
+    address: str,
+    host: str,
+    port: int,
+    *,
+    triton: Triton | None = None,
+    tls: TritonTls | None = None,
 ) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -121,9 +126,12 @@ async def _proxy(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     model = ServedModel(
-        name=served.name, tokenizer_dir=served.tokenizer_dir, max_seq_len=served.max_seq_len
+        name=engine.name,
+        tokenizer_dir=engine.tokenizer_dir,
+        max_seq_len=engine.max_seq_len,
+        triton_model=engine.models["tensorrt_llm"],
     )
-    config = ServerConfig(triton_address=address, model=model, host=host, port=port)
+    config = ServerConfig(triton_address=address, model=model, triton_tls=tls, host=host, port=port)
     app = create_app(config, TritonBackend(config))
     watch = asyncio.create_task(_until_given_up(triton, stop))
     try:
@@ -132,7 +140,7 @@ async def _proxy(
             config,
             stop=stop,
             hurry=hurry,
-            listening=lambda *at: _welcome(served, address, triton, *at),
+            listening=lambda *at: _welcome(engine.name, address, triton, *at),
         )
     except OSError as error:
         raise LaunchError(
@@ -153,14 +161,18 @@ async def _until_given_up(triton: Triton | None, stop: asyncio.Event) -> None:
 
 
 def _announce(triton: Triton) -> None:
-    say(f"Triton: gRPC {triton.grpc_address}, HTTP {triton.http_address}")
+    config = triton.config
+    tls = " with TLS" if config.tls else ""
+    say(f"Triton: gRPC {triton.grpc_address}{tls}, HTTP {triton.http_address}")
+    if config.tls and not is_loopback(config.host):
+        say("HTTP, which has no TLS in Triton, answers on this machine alone")
+    if config.admin_key:
+        say(f"its admin endpoints want the key in {path_of(config.log_path)}")
 
 
-def _welcome(
-    served: ServedRepository, address: str, triton: Triton | None, host: str, port: int
-) -> None:
+def _welcome(name: str, address: str, triton: Triton | None, host: str, port: int) -> None:
     if triton:
         _announce(triton)
-        say(f"{served.name} is ready at http://{host}:{port}/v1 (stop with Ctrl-C)")
+        say(f"{name} is ready at http://{host}:{port}/v1 (stop with Ctrl-C)")
     else:
-        say(f"{served.name} is at http://{host}:{port}/v1, by the Triton at {address}")
+        say(f"{name} is at http://{host}:{port}/v1, by the Triton at {address}")

@@ -13,6 +13,7 @@ from containers import COMPOSE, DOCKER, parsed, resolved, run, seconds, tool
 from builder.machine.findings import wanted_shm_bytes
 from builder.versions import LAST_WITH_ENGINES, image
 from server.config import ServerConfig
+from trtbuild.commands.models import probe as probe_command
 
 GPU, CPU = COMPOSE
 both = pytest.mark.parametrize("file", COMPOSE, ids=lambda file: file.name)
@@ -105,17 +106,24 @@ def test_commands_are_commands_of_ours_with_what_the_other_container_expects(
 
 
 @both
-def test_health_is_the_models_and_has_time_to_become_so(file: Path) -> None:
+def test_health_is_the_engines_tokens_and_has_time_to_become_so(file: Path) -> None:
     found = services(file)
     triton = parsed(found["triton"]["command"])
-    urls = {
-        "triton": f"http://127.0.0.1:{triton['http_port']}/v2/models/tensorrt_llm/ready",
-        "proxy": f"http://127.0.0.1:{parsed(found['proxy']['command'])['port']}/health",
-    }
-    for name, url in urls.items():
-        health = found[name]["healthcheck"]
-        assert health["test"] == ["CMD", "python3", "/opt/trtbuild/ready.py", url]
-        assert seconds(health["start_period"]) >= max(120, triton["start_timeout"])
+    url = f"http://127.0.0.1:{parsed(found['proxy']['command'])['port']}/health"
+    assert found["proxy"]["healthcheck"]["test"] == [
+        *("CMD", "python3", "/opt/trtbuild/ready.py", url),
+    ]
+    health = found["triton"]["healthcheck"]
+    run, program, *words = health["test"]
+    assert (run, program, words[:2]) == ("CMD", "trtbuild", ["models", "probe"])
+    probe = probe_command.make_context("probe", words[2:]).params
+    # it finds Triton, whatever it serves, by the log that serve was given
+    assert (probe["repository"], probe["log"]) == (triton["repository"], triton["log"])
+    assert probe["timeout"] < seconds(health["timeout"])
+    for name in ("triton", "proxy"):
+        assert seconds(found[name]["healthcheck"]["start_period"]) >= max(
+            120, triton["start_timeout"]
+        )
     for name, service in services(file, *ALL).items():
         assert service["healthcheck"]["test"], name
 

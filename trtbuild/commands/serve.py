@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from trtbuild import options
+from trtbuild import options, triton_options
 
-_PORT = click.IntRange(1, 65535)
-_TRITONS = ("http_port", "grpc_port", "metrics_port", "log", "start_timeout")
-_WRONG = {None: ("triton",), "triton": ("triton", "port"), "proxy": _TRITONS}
+if TYPE_CHECKING:
+    from trtbuild.launching import TritonOptions
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_CLIENT_TLS = ("triton_ca", "triton_cert", "triton_key")
+_WRONG = {
+    None: ("triton", *_CLIENT_TLS, *triton_options.TLS),
+    "triton": ("triton", "port", "engine", *_CLIENT_TLS),
+    "proxy": ("dry_run", *triton_options.NAMES),
+}
 """--only → the parameters that have no meaning beside it."""
+_WITHOUT = dict.fromkeys(triton_options.TLS, "without --only triton")
 
 
 @click.command()
@@ -23,18 +33,13 @@ _WRONG = {None: ("triton",), "triton": ("triton", "port"), "proxy": _TRITONS}
     type=click.Choice(["triton", "proxy"]),
     help="One of the two, as for containers of their own; --host is where that one listens.",
 )
+@click.option("--engine", metavar="NAME", help="Of several engines the endpoint's: else the first.")
 @click.option("--triton", metavar="HOST:PORT", help="Triton's gRPC endpoint, for --only proxy.")
-@click.option("--http-port", type=_PORT, help="Triton's: any free, with --only triton 8000.")
-@click.option("--grpc-port", type=_PORT, help="Triton's: any free, with --only triton 8001.")
-@click.option("--metrics-port", type=_PORT, help="Triton's: any free, with --only triton 8002.")
-@click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Triton's log.")
-@click.option(
-    "--start-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300,
-    show_default=True,
-    help="Seconds that Triton may take to load its models.",
-)
+@click.option("--triton-ca", type=_FILE, help="Whose certificate (PEM) that Triton must show.")
+@click.option("--triton-cert", type=_FILE, help="The proxy's own, where Triton asks for one.")
+@click.option("--triton-key", type=_FILE, help="Its key.")
+@triton_options.triton
+@click.option("--dry-run", is_flag=True, help="Print the command that starts Triton; run nothing.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -42,39 +47,47 @@ def serve(
     host: str,
     port: int,
     only: str | None,
+    engine: str | None,
     triton: str | None,
-    start_timeout: float,
-    log: Path | None,
-    http_port: int | None,
-    grpc_port: int | None,
-    metrics_port: int | None,
+    triton_ca: Path | None,
+    triton_cert: Path | None,
+    triton_key: Path | None,
+    dry_run: bool,
+    chosen: TritonOptions,
 ) -> None:
     """Serve REPOSITORY on an OpenAI-compatible endpoint, until stopped."""
+    from server.config import TritonTls
     from trtbuild import endpoint
 
     refuse_meaningless(context, only)
     if only == "proxy":
         if triton is None or ":" not in triton:
             raise click.UsageError("--only proxy needs --triton HOST:PORT.")
-        endpoint.run_proxy(repository, triton=triton, host=host, port=port)
+        if (triton_cert is None) != (triton_key is None):
+            raise click.UsageError("--triton-cert and --triton-key go together.")
+        wanted = triton_ca or triton_cert
+        tls = TritonTls(ca=triton_ca, certificate=triton_cert, key=triton_key) if wanted else None
+        endpoint.run_proxy(repository, triton=triton, host=host, port=port, engine=engine, tls=tls)
         return
-    alone = only == "triton"
-    chosen = endpoint.TritonOptions(
-        log=log,
-        http_port=http_port or (endpoint.HTTP_PORT if alone else None),
-        grpc_port=grpc_port or (endpoint.GRPC_PORT if alone else None),
-        metrics_port=metrics_port or (endpoint.METRICS_PORT if alone else None),
-        start_timeout_s=start_timeout,
-    )
-    if alone:
+    if only == "triton":
+        chosen = replace(
+            chosen,
+            http_port=chosen.http_port or endpoint.HTTP_PORT,
+            grpc_port=chosen.grpc_port or endpoint.GRPC_PORT,
+            metrics_port=chosen.metrics_port or endpoint.METRICS_PORT,
+        )
+    if dry_run:
+        click.echo(endpoint.command_line(repository, host if only else "127.0.0.1", chosen))
+    elif only == "triton":
         endpoint.run_triton(repository, host=host, options=chosen)
     else:
-        endpoint.run(repository, host=host, port=port, options=chosen)
+        endpoint.run(repository, host=host, port=port, options=chosen, engine=engine)
 
 
 def refuse_meaningless(context: click.Context, only: str | None) -> None:
     """Raise UsageError for an option on the command line that does nothing beside `only`."""
+    flags = {param.name: max(param.opts, key=len) for param in context.command.params}
     for name in _WRONG[only]:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            beside = f"with --only {only}" if only else "without --only proxy"
-            raise click.UsageError(f"--{name.replace('_', '-')} has no meaning {beside}.")
+            beside = f"with --only {only}" if only else _WITHOUT.get(name, "without --only proxy")
+            raise click.UsageError(f"{flags[name]} has no meaning {beside}.")

@@ -1,0 +1,1 @@
+"""What can be done to a running Triton: its models listed, loaded, unloaded, replaced."""
