@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,22 @@ from typing import Any
 from builder import manifest as manifests
 from builder.errors import ArtifactError
 from builder.manifest import Manifest
+from builder.targets.tensorrt_llm.speculative_modes import SPECULATIVE_MODES
 
 TOKENIZER = "tokenizer.json"
-ENGINE_DIR = "tensorrt_llm/1"
-"""Where engine and tokenizer lie in a repository, from its root: Triton runs there."""
 OPENVINO_FILES = ("openvino_model.xml", "openvino_model.bin")
 _BUILD = "build it with trtbuild build"
+_SPECULATIVE = {number: mode for mode, number in SPECULATIVE_MODES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """An engine's limits (tokens, requests) and what it was built for."""
+    """An engine's limits (tokens, requests) and what it was built for.
+
+    `paged_context` is paged context attention, which reusing and chunking prompts need.
+    `speculative_mode` is one of SPECULATIVE_MODES; `lora` says whether adapters can be applied, to
+    `lora_target_modules` and up to `max_lora_rank`. `dtype` is the weights'.
+    """
 
     path: Path
     name: str
@@ -35,7 +41,30 @@ class Engine:
     paged_context: bool
     logits_dtype: str
     world_size: int
+    tp_size: int
+    pp_size: int
+    vocab_size: int
+    num_layers: int
+    dtype: str
+    paged_kv_cache: bool
+    packed_inputs: bool
+    attention_sinks: bool
+    gather_context_logits: bool
+    gather_generation_logits: bool
+    max_draft_len: int
+    speculative_mode: str
+    weight_streaming: bool
+    lora: bool
+    lora_target_modules: tuple[str, ...]
+    max_lora_rank: int
+    pretrained_config: Mapping[str, Any]
     manifest: Manifest
+
+    @property
+    def reuses_blocks(self) -> bool:
+        """Whether prompts can share blocks; upstream's can't in an engine that keeps all logits."""
+        keeps_all = self.gather_context_logits and self.target == "tensorrt-llm"
+        return self.paged_context and not keeps_all
 
 
 def read(path: Path) -> Engine:
@@ -48,17 +77,41 @@ def read(path: Path) -> Engine:
         raise ArtifactError(
             f"{path} is not an engine", found=f"a {manifest.kind}", do=_next_step(manifest.kind)
         )
-    if manifest.options.get("target") == "llmapi":
+    engine = of_config(path, _config(path), manifest)
+    if missing := missing_files(engine):
         raise ArtifactError(
-            f"{path} is for TensorRT-LLM's LLM API, which needs no Triton repository",
-            found="target llmapi",
-            do="serve it with TensorRT-LLM's own trtllm-serve",
+            f"{path} is not a whole engine", found=f"no {', '.join(missing)}", do=_BUILD
         )
-    config = _config(path)
+    if not (path / TOKENIZER).is_file():
+        raise ArtifactError(
+            f"{path} has no tokenizer",
+            found=f"no {TOKENIZER}",
+            do="convert the model again: the tokenizer files travel with the checkpoint",
+        )
+    return engine
+
+
+def anyones(path: Path) -> Engine:
+    """The engine in `path`, whoever built it, whole or not. Raises ArtifactError for no engine."""
+    unknown = Manifest(kind="engine", made_by={}, source={}, options={})
+    return of_config(path, _config(path), unknown)
+
+
+def missing_files(engine: Engine) -> list[str]:
+    """The engine's files that aren't there."""
+    ranks = tuple(f"rank{rank}.engine" for rank in range(engine.world_size))
+    wanted = OPENVINO_FILES if engine.target == "openvino" else ranks
+    return [name for name in wanted if not (engine.path / name).is_file()]
+
+
+def of_config(path: Path, config: dict[str, Any], manifest: Manifest) -> Engine:
+    """The engine whose `config.json` is `config`. Raises ArtifactError where it isn't one."""
     build = _section(path, config, "build_config")
     model = _section(path, config, "pretrained_config")
     plugins = build.get("plugin_config") or {}
-    engine = Engine(
+    mapping = model.get("mapping") or {}
+    modules = tuple((build.get("lora_config") or {}).get("lora_target_modules") or ())
+    return Engine(
         path=path,
         name=str(manifest.about.get("name") or path.resolve().name),
         target="openvino" if (path / OPENVINO_FILES[0]).exists() else "tensorrt-llm",
@@ -71,11 +124,26 @@ def read(path: Path) -> Engine:
         tokens_per_block=int(plugins.get("tokens_per_block") or 32),
         paged_context=bool(plugins.get("use_paged_context_fmha", True)),
         logits_dtype="FP16" if model.get("logits_dtype") == "float16" else "FP32",
-        world_size=int((model.get("mapping") or {}).get("world_size") or 1),
+        world_size=int(mapping.get("world_size") or 1),
+        tp_size=int(mapping.get("tp_size") or 1),
+        pp_size=int(mapping.get("pp_size") or 1),
+        vocab_size=int(model.get("vocab_size") or 0),
+        num_layers=int(model.get("num_hidden_layers") or 0),
+        dtype=str(model.get("dtype") or ""),
+        paged_kv_cache=str(build.get("kv_cache_type") or "PAGED").upper() == "PAGED",
+        packed_inputs=bool(plugins.get("remove_input_padding", True)),
+        attention_sinks=bool(plugins.get("streamingllm")),
+        gather_context_logits=bool(build.get("gather_context_logits")),
+        gather_generation_logits=bool(build.get("gather_generation_logits")),
+        max_draft_len=int(build.get("max_draft_len") or 0),
+        speculative_mode=_SPECULATIVE.get(build.get("speculative_decoding_mode") or 1, "none"),
+        weight_streaming=bool(build.get("weight_streaming")),
+        lora=bool(modules),
+        lora_target_modules=modules,
+        max_lora_rank=int((build.get("lora_config") or {}).get("max_lora_rank") or 0),
+        pretrained_config=model,
         manifest=manifest,
     )
-    _require_files(engine)
-    return engine
 
 
 def _next_step(kind: str) -> str:
@@ -113,19 +181,3 @@ def _positive(path: Path, build: dict[str, Any], name: str) -> int:
             do=_BUILD,
         )
     return value
-
-
-def _require_files(engine: Engine) -> None:
-    ranks = tuple(f"rank{rank}.engine" for rank in range(engine.world_size))
-    wanted = OPENVINO_FILES if engine.target == "openvino" else ranks
-    missing = [name for name in wanted if not (engine.path / name).is_file()]
-    if missing:
-        raise ArtifactError(
-            f"{engine.path} is not a whole engine", found=f"no {', '.join(missing)}", do=_BUILD
-        )
-    if not (engine.path / TOKENIZER).is_file():
-        raise ArtifactError(
-            f"{engine.path} has no tokenizer",
-            found=f"no {TOKENIZER}",
-            do="convert the model again: the tokenizer files travel with the checkpoint",
-        )

@@ -24,6 +24,7 @@ COMMANDS = (
     "migrate",
     "repo",
     "serve",
+    "models",
     "up",
     "inspect",
     "check",

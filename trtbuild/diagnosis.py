@@ -113,7 +113,7 @@ def _targets(
     yield _target("tensorrt-llm in a container", contained, [], f"build --container uses {image}")
     newer = found and found.has_llmapi and not versions.has_engines(found.version or "0")
     to_serve = [no_gpu, *([] if newer else _container_lacks(machine))]
-    yield _target(LLM_API, [], to_serve, "serve it with trtllm-serve of TensorRT-LLM 1.3")
+    yield _target(LLM_API, [], to_serve, "serve it under TensorRT-LLM 1.3")
 
 
 def _container_lacks(machine: Machine) -> list[str]:

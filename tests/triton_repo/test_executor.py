@@ -2,66 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from executing import ANSWER, PROMPTS, all_free, ask, executor
 
 from builder.errors import ArtifactError, LimitError, RequestError
-from triton_repo.executor.executor import Executor, ExecutorConfig
-from triton_repo.executor.request import FinishReason, Output, Request, SamplingParams
-from triton_repo.executor.sequence import Sequence
-
-RNG = np.random.default_rng(0)
-PROMPTS = [RNG.integers(3, 384, size=size).tolist() for size in (5, 31, 32, 33, 64, 90, 1, 17)]
-ANSWER = 24
-
-
-class Answer:
-    """Gathers what one request is given."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.log_probs: list[float] = []
-        self.finish: FinishReason | None = None
-        self.error: str | None = None
-        self.sequence: Sequence | None = None
-        self.started, self.done = threading.Event(), threading.Event()
-
-    def __call__(self, output: Output) -> None:
-        assert self.finish is None, "an output after the last"
-        self.tokens += output.token_ids
-        self.log_probs += output.log_probs
-        self.finish, self.error = output.finish, output.error
-        self.started.set()
-        if output.finish:
-            self.done.set()
-
-    def wait(self) -> Answer:
-        assert self.done.wait(60)
-        return self
-
-
-@contextmanager
-def executor(engine: Path, **settings: Any) -> Iterator[Executor]:
-    one = Executor(engine, ExecutorConfig.of(engine, **settings))
-    try:
-        yield one
-    finally:
-        one.close()
-
-
-def ask(one: Executor, prompt: list[int], **fields: Any) -> Answer:
-    answer = Answer()
-    request = Request(input_ids=prompt, **{"max_tokens": ANSWER, **fields})
-    answer.sequence = one.submit(request, answer)
-    return answer
+from triton_repo.executor.executor import ExecutorConfig
+from triton_repo.executor.request import FinishReason, SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +43,7 @@ def test_greedy_tokens_and_log_probs_are_those_of_transformers(
 ) -> None:
     with executor(tiny_engine_dir) as one:
         for prompt in PROMPTS:
-            answer = ask(one, prompt, log_probs=True).wait()
+            answer = ask(one, prompt, log_probs=True, normalize_log_probs=False).wait()
             tokens, log_probs = reference(prompt)
             assert answer.tokens == tokens
             assert answer.log_probs == pytest.approx(log_probs, abs=1e-3)
@@ -123,8 +74,7 @@ def test_tokens_are_the_same_in_a_crowd(
         assert preempted == (
             "kv_cache_tokens" in settings and "guaranteed_no_evict" not in settings
         )
-        assert one.active == 0
-        assert one.free_blocks == one.config.kv_cache_tokens // 32
+        assert all_free(one)
 
 
 def test_a_late_request_joins_and_may_finish_first(tiny_engine_dir: Path) -> None:
@@ -174,13 +124,13 @@ def test_a_cancelled_request_frees_its_slot_and_blocks_in_the_next_step(
     with executor(tiny_engine_dir, max_batch_size=1) as one:
         running, waiting = ask(one, PROMPTS[0], max_tokens=450), ask(one, PROMPTS[1])
         assert running.started.wait(30)
-        assert running.sequence is not None
-        one.cancel(running.sequence)
+        assert running.handle is not None
+        one.cancel(running.handle)
         assert running.wait().finish is FinishReason.CANCELLED
         assert len(running.tokens) < 450
         assert len(waiting.wait().tokens) == ANSWER
-        assert one.free_blocks == one.config.kv_cache_tokens // 32
-        one.cancel(running.sequence)
+        assert all_free(one)
+        one.cancel(running.handle)
         assert len(ask(one, PROMPTS[0]).wait().tokens) == ANSWER
 
 

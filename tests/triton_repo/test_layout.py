@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +141,13 @@ def test_a_checkpoint_is_not_an_engine(tmp_path: Path) -> None:
         layout.write_repository(checkpoint, tmp_path / "repo")
 
 
-def test_a_folder_for_the_llm_api_is_refused_by_name(tmp_path: Path) -> None:
+def test_settings_for_the_llm_api_are_refused_by_name(tmp_path: Path) -> None:
     manifest.Manifest(
         kind="engine", made_by={}, source={}, options={"target": "llmapi"}, about={}
     ).write(tmp_path)
-    with pytest.raises(ArtifactError, match=r"LLM API.*target llmapi; .*trtllm-serve"):
-        layout.write_repository(tmp_path, tmp_path / "repo")
+    options = RepositoryOptions(max_queue_size=3)
+    with pytest.raises(ArtifactError, match=r"are in its model\.yaml; found max_queue_size"):
+        layout.write_repository(tmp_path, tmp_path / "repo", options=options)
 
 
 def test_a_tensorrt_engine_needs_a_file_for_each_rank(tmp_path: Path) -> None:
@@ -183,37 +183,13 @@ def test_check_names_the_file_that_changed(repository: Path, damage: Any, said: 
         layout.check(repository)
 
 
-@pytest.mark.parametrize(
-    ("model", "old", "new", "said"),
-    [
-        ("tensorrt_llm", 'name: "input_ids"', 'name: "input_idz"', "input names"),
-        ("tensorrt_llm", "TYPE_UINT64", "TYPE_INT64", "input seed type"),
-        ("ensemble", "max_batch_size: 8", "max_batch_size: 9", "max_batch_size"),
-        ("postprocessing", '"skip_special_tokens"', '"skip_tokens"', "skip_tokens is not known"),
-        ("preprocessing", '"tensorrt_llm/1"', '"nowhere"', "is no folder"),
-        ("preprocessing", '"true"', '"${add_special_tokens}"', "not filled in"),
-        ("preprocessing", "dims: 1\n", "dims: 2\n", "input QUERY dims"),
-        ("preprocessing", "{", "", "can't be read"),
-    ],
-)
-def test_a_config_is_held_against_contract_and_engine(
-    repository: Path, model: str, old: str, new: str, said: str
-) -> None:
-    from triton_repo import engine
-    from triton_repo.models.check import check_config
-
-    _replace(f"{model}/config.pbtxt", old, new)(repository)
-    with pytest.raises(ArtifactError, match=said):
-        check_config(repository, model, engine.read(repository / "tensorrt_llm" / "1"))
-
-
 def test_a_killed_write_leaves_nothing(
     engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shutil, "copyfile", die)
+    monkeypatch.setattr(os, "link", die)
     with pytest.raises(KeyboardInterrupt):
         layout.write_repository(engine, tmp_path / "repo")
     assert [p.name for p in tmp_path.iterdir()] == ["engine"]

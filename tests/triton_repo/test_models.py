@@ -16,6 +16,7 @@ from triton_repo.engine import Engine
 from triton_repo.launch import Triton
 from triton_repo.models import builders
 from triton_repo.models.pbtxt import from_text, set_parameters, to_text
+from triton_repo.names import Names
 from triton_repo.options import RepositoryOptions
 
 PROMPT = "the  whole\n of it, two  spaces"
@@ -34,14 +35,14 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_config_survives_being_written_and_read(model: str, engine: Engine) -> None:
-    config = builders()[model](engine, RepositoryOptions())
+    config = builders()[model](engine, RepositoryOptions(), Names())
     assert from_text(to_text(config)) == config
     assert config.max_batch_size == engine.max_batch_size
     assert "${" not in to_text(config)
 
 
 def test_the_engine_model_is_decoupled_and_has_nvidias_backend(engine: Engine) -> None:
-    config = builders()["tensorrt_llm"](engine, RepositoryOptions())
+    config = builders()["tensorrt_llm"](engine, RepositoryOptions(), Names())
     values = {name: p.string_value for name, p in config.parameters.items()}
     assert config.backend == "tensorrtllm"
     assert config.model_transaction_policy.decoupled
@@ -55,7 +56,7 @@ def test_options_reach_the_config(engine: Engine) -> None:
     options = RepositoryOptions(
         kv_cache_free_gpu_mem_fraction=0.5, max_queue_size=9, enable_chunked_context=False
     )
-    config = builders()["tensorrt_llm"](engine, options)
+    config = builders()["tensorrt_llm"](engine, options, Names())
     assert config.parameters["kv_cache_free_gpu_mem_fraction"].string_value == "0.5"
     assert config.parameters["enable_chunked_context"].string_value == "false"
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 9
@@ -63,11 +64,11 @@ def test_options_reach_the_config(engine: Engine) -> None:
 
 def test_no_model_has_priority_levels_which_stall_the_queue(engine: Engine) -> None:
     for build in builders().values():
-        assert build(engine, RepositoryOptions()).dynamic_batching.priority_levels == 0
+        assert build(engine, RepositoryOptions(), Names()).dynamic_batching.priority_levels == 0
 
 
 def test_a_parameter_outside_the_contract_is_our_own_mistake(engine: Engine) -> None:
-    config = builders()["postprocessing"](engine, RepositoryOptions())
+    config = builders()["postprocessing"](engine, RepositoryOptions(), Names())
     with pytest.raises(ValueError, match="speed"):
         set_parameters(config, contract("postprocessing"), {"speed": 1})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from builder.errors import RequestError
 from triton_repo.executor.request import Request, SamplingParams
-from triton_repo.executor.sampler import Floats, process, sample
+from triton_repo.executor.sampler import Floats, _top_p, choose, process, sample
 from triton_repo.executor.sequence import Sequence
 
 VOCAB = 3000
@@ -18,16 +18,19 @@ ROW = np.random.default_rng(1).normal(size=VOCAB).astype(np.float32) * 3
 
 
 def sequence(
-    prompt: list[int] | None = None, *, log_probs: bool = False, end_id: int = -1, **sampling: Any
+    prompt: list[int] | None = None, answer: tuple[int, ...] = (), **asked: Any
 ) -> Sequence:
+    own = {field.name for field in fields(Request)}
+    sampling = SamplingParams(**{name: asked[name] for name in asked if name not in own})
     request = Request(
         input_ids=prompt or [0],
         max_tokens=10_000,
-        end_id=end_id,
-        sampling=SamplingParams(**sampling),
-        log_probs=log_probs,
+        sampling=sampling,
+        **{name: asked[name] for name in asked if name in own},
     )
-    return Sequence(request, 100_000, lambda output: None)
+    one = Sequence(request, 100_000)
+    one.tokens += answer
+    return one
 
 
 def probabilities(logits: Floats) -> Any:
@@ -35,9 +38,25 @@ def probabilities(logits: Floats) -> Any:
     return weights / weights.sum()
 
 
-def draws(count: int, **sampling: Any) -> list[int]:
-    one = sequence(**sampling)
-    return [sample(ROW[None], [one])[0].token for _ in range(count)]
+def next_token(one: Sequence, row: Floats = ROW) -> int:
+    """The next token of a sequence that stays where it is, but for its random numbers."""
+    token = choose(row, one).token
+    one.random.advance()
+    return token
+
+
+def draws(count: int, **asked: Any) -> list[int]:
+    one = sequence(**asked)
+    return [next_token(one) for _ in range(count)]
+
+
+def likely(found: list[int], expected: Any) -> bool:
+    """Whether counts of the ten likeliest tokens are within five deviations of what they should."""
+    counts = np.bincount(found, minlength=len(expected))
+    best = np.argsort(-expected)[:10]
+    deviation = np.sqrt(expected * (1 - expected) * len(found))
+    close = np.abs(counts - expected * len(found)) <= 5 * deviation + 1e-9
+    return bool(close[best].all()) and not counts[expected == 0].any()
 
 
 def test_nothing_set_is_greedy() -> None:
@@ -57,67 +76,165 @@ def test_the_seed_alone_decides() -> None:
 def test_a_sequence_draws_the_same_alone_and_in_a_batch() -> None:
     alone = draws(20, top_p=0.8, seed=3)
     batch = [sequence(top_p=0.8, seed=seed) for seed in range(6)]
-    together = [sample(np.stack([ROW] * 6), batch)[3].token for _ in range(20)]
+    together = []
+    for _ in range(20):
+        together.append(sample(np.stack([ROW] * 6), batch)[3].token)
+        batch[3].random.advance()
     assert together == alone
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_plain_sampling_follows_the_softmax(temperature: float) -> None:
-    count = 20_000
-    found = Counter(draws(count, top_p=1.0, temperature=temperature, seed=1))
-    expected = probabilities(ROW / temperature)
-    for token in np.argsort(-expected)[:5]:
-        deviation = 5 * np.sqrt(expected[token] * (1 - expected[token]) / count)
-        assert abs(found[int(token)] / count - expected[token]) < deviation
+    found = draws(10_000, top_p=1.0, temperature=temperature, seed=1)
+    assert likely(found, probabilities(ROW / temperature))
 
 
 def test_top_k_keeps_the_k_likeliest() -> None:
     assert set(draws(2000, top_k=5, temperature=3.0)) == set(np.argsort(-ROW)[:5].tolist())
 
 
-@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.99999])
-def test_top_p_keeps_the_smallest_nucleus(top_p: float) -> None:
-    order = np.argsort(-ROW)
-    cumulative = probabilities(ROW)[order].cumsum()
-    nucleus = order[: int(np.searchsorted(cumulative, top_p)) + 1]
-    found = set(draws(3000, top_p=top_p, seed=2))
-    assert found <= set(nucleus.tolist())
-    assert int(order[0]) in found
+def nucleus(expected: Any, top_p: float) -> Any:
+    """The distribution of a number below top_p on the cumulative one, likeliest tokens first."""
+    order = np.argsort(-expected, kind="stable")
+    before = expected[order].cumsum() - expected[order]
+    kept = np.zeros_like(expected)
+    kept[order] = np.clip(top_p - before, 0, expected[order])
+    return kept / kept.sum()
 
 
-def test_top_k_comes_before_top_p() -> None:
-    best = np.argsort(-ROW)[:4]
-    cumulative = probabilities(ROW[best]).cumsum()
-    size = int(np.searchsorted(cumulative, 0.6)) + 1
-    assert size < 4
-    assert set(draws(1000, top_k=4, top_p=0.6)) == set(best[:size].tolist())
+@pytest.mark.parametrize("top_p", [0.05, 0.3, 0.9, 0.99999])
+def test_top_p_draws_from_the_first_part_of_the_cumulative_distribution(top_p: float) -> None:
+    found = draws(5000, top_p=top_p, seed=2)
+    assert likely(found, nucleus(probabilities(ROW), top_p))
+
+
+@pytest.mark.parametrize("top_k", [2, 7, 50])
+def test_top_k_and_top_p_together_draw_as_a_brute_force_peer(top_k: int) -> None:
+    best = probabilities(ROW)
+    best[np.argsort(-ROW)[top_k:]] = 0
+    found = draws(4000, top_k=top_k, top_p=0.7, seed=4)
+    assert likely(found, nucleus(best / best.sum(), 0.7))
 
 
 def test_a_flat_distribution_needs_more_than_the_first_candidates() -> None:
-    flat = np.zeros((1, VOCAB), np.float32)
+    flat = np.zeros(VOCAB, np.float32)
     one = sequence(top_p=0.9, seed=0)
-    found = {sample(flat, [one])[0].token for _ in range(5000)}
+    found = {next_token(one, flat) for _ in range(5000)}
     assert len(found) > 2000
+    assert max(found) < 0.9 * VOCAB
 
 
-def test_penalties_follow_temperature_in_upstreams_order() -> None:
+def test_bias_temperature_and_penalties_come_in_upstreams_order() -> None:
+    bias = np.zeros(10, np.float32)
+    bias[5] = 1.0
     one = sequence(
-        [5, 6],
+        [5, 6, 6],
+        (6, 7, 7),
+        embedding_bias=bias,
         temperature=2.0,
         repetition_penalty=1.5,
         presence_penalty=0.25,
         frequency_penalty=0.125,
         top_p=1.0,
     )
-    for token in (6, 7, 7):
-        one.append(token)
     row = np.zeros(10, np.float32)
     row[[5, 6, 7, 8]] = [4.0, -4.0, 6.0, 8.0]
     logits = process(row, one)
-    assert logits[5] == pytest.approx(2.0 / 1.5), "in the prompt only"
-    assert logits[6] == pytest.approx(-2.0 * 1.5 - 0.25 - 0.125), "in prompt and answer"
+    assert logits[5] == pytest.approx((4 + 1) / 2.0 / 1.5 - 0.25 - 0.125), "in the prompt"
+    assert logits[6] == pytest.approx(-2.0 * 1.5 - 0.25 - 3 * 0.125), "in prompt and answer"
     assert logits[7] == pytest.approx(3.0 / 1.5 - 0.25 - 2 * 0.125), "twice in the answer"
     assert logits[8] == pytest.approx(4.0), "nowhere"
+
+
+def peer(row: Floats, one: Sequence) -> Floats:
+    """TensorRT-LLM's penalty and bad-word kernels token by token."""
+    request, sampling = one.request, one.request.sampling
+    out = []
+    for token, value in enumerate(row):
+        logit = float(value)
+        if request.embedding_bias is not None:
+            logit += float(request.embedding_bias[token])
+        logit /= sampling.temperature
+        seen = one.tokens.count(token)
+        if seen:
+            factor = sampling.repetition_penalty
+            logit = logit * factor if logit < 0 else logit / factor
+            logit -= sampling.presence_penalty + sampling.frequency_penalty * seen
+        if token == request.end_id and len(one.tokens) - one.prompt_len < sampling.min_tokens:
+            logit = -np.inf
+        for word in request.bad_words:
+            if word[-1] == token and one.tokens[len(one.tokens) - len(word) + 1 :] == list(
+                word[:-1]
+            ):
+                logit = -np.inf
+        out.append(logit)
+    return np.array(out, np.float32)
+
+
+def test_fifty_random_requests_change_logits_as_the_peer_does() -> None:
+    random = np.random.default_rng(8)
+    for _ in range(50):
+        words = tuple(
+            tuple(random.integers(0, 4, size=random.integers(1, 4)).tolist()) for _ in range(4)
+        )
+        one = sequence(
+            random.integers(0, 12, size=5).tolist(),
+            tuple(random.integers(0, 4, size=random.integers(0, 6)).tolist()),
+            end_id=int(random.integers(-1, 12)),
+            bad_words=words,
+            embedding_bias=random.normal(size=12).astype(np.float32),
+            temperature=float(random.uniform(0.2, 3)),
+            repetition_penalty=float(random.uniform(0.5, 2)),
+            presence_penalty=float(random.uniform(-1, 1)),
+            frequency_penalty=float(random.uniform(-1, 1)),
+            min_tokens=int(random.integers(0, 5)),
+        )
+        row = random.normal(size=12).astype(np.float32)
+        np.testing.assert_allclose(process(row, one), peer(row, one), rtol=1e-4, atol=1e-5)
+
+
+def test_a_bad_word_loses_its_last_token_only_after_its_beginning() -> None:
+    best, second = np.argsort(-ROW)[:2].tolist()
+    word = (7, 8, best)
+    assert next_token(sequence([7], (8,), bad_words=(word,))) == second, "across the prompt's end"
+    assert next_token(sequence([1], (7, 8), bad_words=(word,))) == second
+    assert next_token(sequence([1], (8,), bad_words=(word,))) == best
+    assert next_token(sequence([1], bad_words=((best,),))) == second
+
+
+def test_the_nucleus_decays_with_each_token_to_its_floor_and_is_reset() -> None:
+    row = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+
+    def reachable(*answer: int) -> set[int]:
+        asked = {"top_p": 1.0, "top_p_decay": 0.8, "top_p_min": 0.35, "top_p_reset_id": 9}
+        one = sequence([0], answer, seed=1, **asked)
+        return {next_token(one, row) for _ in range(300)}
+
+    assert reachable() == {0, 1, 2, 3}, "1"
+    assert reachable(5) == {0, 1, 2}, "0.8"
+    assert reachable(5, 5) == {0, 1}, "0.64"
+    assert reachable(*[5] * 30) == {0}, "the floor, 0.35"
+    assert reachable(*[5] * 30, 9) == {0, 1, 2, 3}, "reset"
+    assert reachable(*[5] * 30, 9, 5) == {0, 1, 2}, "0.8 again"
+
+
+def test_the_decay_is_the_layers_recurrence() -> None:
+    expected, top_p = [], 0.9
+    for _ in range(12):
+        expected.append(top_p)
+        top_p = max(top_p * 0.85, 0.3)
+    found = [
+        _top_p(sequence([0], (5,) * n, top_p=0.9, top_p_decay=0.85, top_p_min=0.3))
+        for n in range(12)
+    ]
+    assert found == pytest.approx(expected)
+
+
+def test_a_request_that_forbids_every_token_ends_with_an_error_and_no_nonsense() -> None:
+    row = np.zeros(4, np.float32)
+    one = sequence([0], end_id=3, min_tokens=5, bad_words=((0,), (1,), (2,)))
+    assert "leaves no token" in str(choose(row, one).error)
+    assert "nan" in str(choose(np.full(4, np.nan, np.float32), sequence(top_p=1.0)).error)
 
 
 def test_the_end_is_held_back_until_min_tokens() -> None:
@@ -125,21 +242,32 @@ def test_the_end_is_held_back_until_min_tokens() -> None:
     one = sequence(end_id=end_id, min_tokens=3)
     chosen = []
     for _ in range(4):
-        chosen.append(sample(ROW[None], [one])[0].token)
+        chosen.append(next_token(one))
         one.append(chosen[-1])
     assert [token == end_id for token in chosen] == [False, False, False, True]
 
 
 def test_log_probs_are_of_the_distribution_before_truncation() -> None:
     for sampling in ({}, {"top_k": 3}, {"top_p": 0.5, "seed": 4}):
-        choice = sample(ROW[None], [sequence(log_probs=True, **sampling)])[0]
+        one = sequence(log_probs=True, normalize_log_probs=False, **sampling)
+        choice = sample(ROW[None], [one])[0]
         assert choice.log_prob == pytest.approx(np.log(probabilities(ROW)[choice.token]), abs=1e-4)
+
+
+def test_normalized_log_probs_are_of_the_top_k_as_upstream() -> None:
+    best = np.sort(probabilities(ROW))[::-1][:3]
+    for seed in range(5):
+        choice = choose(ROW, sequence(log_probs=True, top_k=3, top_p=0.9, seed=seed))
+        expected = probabilities(ROW)[choice.token] / best.sum()
+        assert choice.log_prob == pytest.approx(np.log(expected), abs=1e-4)
+    assert choose(ROW, sequence(log_probs=True)).log_prob == 0
+    free = choose(ROW, sequence(log_probs=True, top_p=0.9))
+    assert free.log_prob == pytest.approx(np.log(probabilities(ROW)[free.token]), abs=1e-4)
 
 
 def test_the_engines_logits_are_left_as_they_are() -> None:
     before = ROW.copy()
-    one = sequence(repetition_penalty=2.0, temperature=0.3, top_p=0.5)
-    one.append(4)
+    one = sequence([4], (4,), repetition_penalty=2.0, temperature=0.3, top_p=0.5, bad_words=((4,),))
     sample(ROW[None], [one])
     np.testing.assert_array_equal(ROW, before)
 

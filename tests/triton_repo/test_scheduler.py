@@ -7,9 +7,9 @@ import random
 import pytest
 
 from triton_repo.executor.blocks import BlockManager
+from triton_repo.executor.group import Group
 from triton_repo.executor.request import FinishReason, Request
 from triton_repo.executor.scheduler import Chunk, Scheduler
-from triton_repo.executor.sequence import Sequence
 
 
 def scheduler(
@@ -23,9 +23,14 @@ def scheduler(
     )
 
 
-def sequence(prompt: int, answer: int = 5, first: int = 0) -> Sequence:
+def asked(prompt: int, answer: int = 5, first: int = 0, answers: int = 1) -> Group:
     ids = list(range(first, first + prompt))
-    return Sequence(Request(input_ids=ids, max_tokens=answer), 10_000, lambda output: None)
+    request = Request(input_ids=ids, max_tokens=answer, num_return_sequences=answers)
+    return Group(request, 10_000, lambda output: None)
+
+
+def generated(group: Group) -> int:
+    return group.sequences[0].generated
 
 
 def step(one: Scheduler) -> list[Chunk]:
@@ -36,50 +41,51 @@ def step(one: Scheduler) -> list[Chunk]:
     for chunk in chunks:
         assert len(chunk.sequence.blocks) * 4 >= chunk.end
         assert chunk.end > chunk.sequence.computed
-        chunk.sequence.computed = chunk.end
-        one.blocks.publish(chunk.sequence)
+    one.settle(chunks)
     for chunk in chunks:
-        if chunk.sequence.decoded and chunk.sequence.append(7) is FinishReason.LENGTH:
-            one.remove(chunk.sequence)
+        if chunk.sequence.decoded:
+            for each in chunk.group.chosen_with(chunk.sequence):
+                if each.append(7) is FinishReason.LENGTH:
+                    one.drop(chunk.group, each)
     return chunks
 
 
 def test_a_long_prompt_is_computed_in_chunks_beside_running_answers() -> None:
     one = scheduler()
-    short, long = sequence(4, answer=50), sequence(40, first=100)
+    short, long = asked(4, answer=50), asked(40, first=100)
     one.add(short)
     step(one)
     one.add(long)
-    sizes = [[(c.sequence, c.end) for c in step(one)] for _ in range(3)]
+    sizes = [[(c.group, c.end) for c in step(one)] for _ in range(3)]
     assert [(short, 5), (long, 15)] == sizes[0]
     assert [(short, 6), (long, 30)] == sizes[1]
     assert [(short, 7), (long, 40)] == sizes[2]
-    assert long.generated == 1
+    assert generated(long) == 1
 
 
 def test_no_more_than_the_batch_size_run_at_once() -> None:
     one = scheduler(batch=2)
     for index in range(5):
-        one.add(sequence(2, first=10 * index))
+        one.add(asked(2, first=10 * index))
     assert len(step(one)) == 2
     assert len(one.waiting) == 3
 
 
 def test_the_youngest_gives_way_when_blocks_run_out_and_comes_back() -> None:
     one = scheduler(blocks=4)
-    old, young = sequence(4, answer=9), sequence(7, answer=6, first=50)
+    old, young = asked(4, answer=9), asked(7, answer=6, first=50)
     one.add(old)
     one.add(young)
     for _ in range(30):
         step(one)
     assert one.preemptions > 0
-    assert (old.generated, young.generated) == (9, 6)
+    assert (generated(old), generated(young)) == (9, 6)
     assert one.blocks.free == 4
 
 
 def test_guaranteed_no_evict_never_preempts() -> None:
     one = scheduler(blocks=4, no_evict=True)
-    old, young = sequence(4, answer=9), sequence(7, answer=6, first=50)
+    old, young = asked(4, answer=9), asked(7, answer=6, first=50)
     one.add(old)
     one.add(young)
     step(one)
@@ -87,7 +93,7 @@ def test_guaranteed_no_evict_never_preempts() -> None:
     for _ in range(30):
         step(one)
     assert one.preemptions == 0
-    assert (old.generated, young.generated) == (9, 6)
+    assert (generated(old), generated(young)) == (9, 6)
 
 
 @pytest.mark.parametrize("no_evict", [False, True])
@@ -101,7 +107,7 @@ def test_everything_ends_in_a_random_load(seed: int, no_evict: bool) -> None:
             break
         if turn < 1500 and rng.random() < 0.2:
             prompt = rng.randrange(1, 30)
-            new = sequence(prompt, answer=rng.randrange(1, 48 - prompt), first=rng.randrange(3))
+            new = asked(prompt, answer=rng.randrange(1, 48 - prompt), first=rng.randrange(3))
             one.add(new)
             everything.append(new)
         if rng.random() < 0.02 and one.running:
@@ -111,5 +117,5 @@ def test_everything_ends_in_a_random_load(seed: int, no_evict: bool) -> None:
         step(one)
     assert not one.running
     assert not one.waiting
-    assert all(s.generated == s.request.max_tokens for s in everything)
+    assert all(generated(g) == g.request.max_tokens for g in everything)
     assert one.blocks.free == 12

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from tiny_engine import make_engine
 
-from builder import fit
+from builder import fit, machine
 from builder.errors import LaunchError
 from triton_repo import preflight
 from triton_repo.launch import LaunchConfig, Triton
 from triton_repo.layout import write_repository
+from triton_repo.ports import free_ports
 from trtbuild import endpoint
 
 
@@ -72,10 +73,12 @@ def test_every_rank_of_the_engine_is_started(
         raise LaunchError("enough")
 
     monkeypatch.setattr(fit, "refuse_misfit", lambda engine: None)
+    monkeypatch.setattr(machine, "gpus", lambda: [object(), object()])
     monkeypatch.setattr(preflight, "check_backend", lambda target: None)
     monkeypatch.setattr(preflight, "check_ranks", lambda ranks, say: say(f"{ranks} ranks"))
     monkeypatch.setattr(Triton, "start", start)
-    options = endpoint.TritonOptions(log=tmp_path / "log", grpc_port=8001, start_timeout_s=1200)
+    [port] = free_ports("127.0.0.1", 1)
+    options = endpoint.TritonOptions(log=tmp_path / "log", grpc_port=port, start_timeout_s=1200)
     run = partial(endpoint.run, host="127.0.0.1", port=0)
     if part == "triton":
         run = partial(endpoint.run_triton, host="0.0.0.0")
@@ -83,5 +86,8 @@ def test_every_rank_of_the_engine_is_started(
         run(tmp_path / "repo", options=options)
     [config_used] = seen
     assert config_used.world_size == 2
-    assert (config_used.grpc_port, config_used.start_timeout_s) == (8001, 1200)
+    assert not config_used.model_control
+    # beyond this machine nobody controls it without the key
+    assert bool(config_used.admin_key) == (part == "triton")
+    assert (config_used.grpc_port, config_used.start_timeout_s) == (port, 1200)
     assert config_used.host == ("127.0.0.1" if part == "whole" else "0.0.0.0")

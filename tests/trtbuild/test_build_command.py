@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import peft_adapters
 import pytest
 from click.testing import CliRunner, Result
 from stand_in_machine import StandInMachine, full_environment, gpus
@@ -151,10 +152,9 @@ def test_a_count_of_none_is_misuse(flag: str) -> None:
 def test_a_dry_run_on_a_narrow_terminal_leaves_nothing_out(
     checkpoint: Path, machine: StandInMachine, tmp_path: Path
 ) -> None:
-    adapter = tmp_path / "a[red]d"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text('{"r": 8, "target_modules": ["q_proj"]}')
-    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    hidden = json.loads((checkpoint / "config.json").read_text())["hidden_size"]
+    q_proj = {"model.layers.0.self_attn.q_proj": (hidden, hidden)}
+    adapter = peft_adapters.by_hand(tmp_path / "a[red]d", q_proj)
     words = (str(checkpoint), "-o", "engine", "--target", "tensorrt-llm", "--dry-run", *SMALL)
     command = [sys.executable, "-m", "trtbuild", "build", *words, "--lora", str(adapter)]
     controller, terminal = pty.openpty()

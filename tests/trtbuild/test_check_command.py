@@ -16,7 +16,7 @@ from nvidia_smi import A100, H100, NvidiaSmi
 
 from builder.errors import ArtifactError, LimitError
 from builder.machine import smi
-from triton_repo.layout import write_repository
+from triton_repo.layout import Part, write_parts, write_repository
 from trtbuild.commands.check import check
 
 
@@ -124,6 +124,26 @@ def test_the_engine_in_a_repository_is_compared_too(tmp_path: Path, tiny_tokeniz
     assert all(each["command"].endswith(again) for each in report["mismatches"])
     (repository / "tensorrt_llm" / "1" / "rank0.engine").write_bytes(b"short")
     assert "has changed" in str(run(repository, "--container", "26.07").exception)
+
+
+def test_each_engine_of_a_repository_is_compared(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    old = {"tensorrt_llm": "1.1.0", "tensorrt": "10.13.0.35", "cuda": "13.0.0"}
+    parts = [
+        Part(engine=write(tmp_path / name, tokenizer=tiny_tokenizer, **more), name=name)
+        for name, more in (("new", {}), ("old", {"versions": old}))
+    ]
+    repository = tmp_path / "repository"
+    write_parts(parts, repository)
+    result = run(repository, "--container", "26.07")
+    assert f"{repository}/old_tensorrt_llm/1 doesn't fit" in str(result.exception)
+    assert result.stdout.index("\nnew_tensorrt_llm/1:\nnot everything") < result.stdout.index(
+        "\nold_tensorrt_llm/1:\nit doesn't fit"
+    )
+    report = json.loads(run(repository, "--container", "26.07", "--json").stdout)
+    assert [(Path(each["engine"]).parent.name, each["fits"]) for each in report["engines"]] == [
+        ("new_tensorrt_llm", None),
+        ("old_tensorrt_llm", False),
+    ]
 
 
 def test_an_unknown_container_or_gpu_is_refused(engine: Path) -> None:

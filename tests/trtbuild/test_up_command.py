@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from stand_in_machine import StandInMachine, gpus
 
 from builder import manifest
 from builder.errors import TrtbuildError
+from triton_repo.served import describe
 from trtbuild.cli import trtbuild
 
 SMALL = ("--max-batch-size", "4", "--max-seq-len", "128", "--max-num-tokens", "128")
@@ -70,12 +72,30 @@ def test_to_openvino_where_there_is_no_gpu(
     assert json.loads((engine / "trtbuild.json").read_text())["options"]["target"] == "openvino"
 
 
+def test_to_the_llm_api_the_models_own_folder_is_served(
+    tiny_models: dict[str, Path], machine: StandInMachine, tmp_path: Path, served: list[Path]
+) -> None:
+    machine.add_gpus(*gpus(2))
+    machine.add_tensorrt_llm()
+    target = ("--target", "llmapi", "--tp", "2", "--dtype", "bfloat16", *SMALL)
+    up(tiny_models["llama"], tmp_path, *target)
+    assert served == [tmp_path / "served" / "repository"]
+    about = describe(served[0])
+    assert (about.name, about.target, about.engines[0].world_size) == ("served", "llmapi", 2)
+    settings = yaml.safe_load((about.engine_dir / "model.yaml").read_text())
+    assert settings["model"] == str(tiny_models["llama"].resolve())
+    assert (settings["tensor_parallel_size"], settings["dtype"]) == (2, "bfloat16")
+    assert sorted(path.name for path in (tmp_path / "served").iterdir()) == ["engine", "repository"]
+    assert up(tiny_models["llama"], tmp_path, *target).stdout.count("already there") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--target", "openvino", "--tp", "2"), "--tp is an option of the target tensorrt-llm"),
+        (("--target", "openvino", "--tp", "2"), "--tp is an option of the target tensorrt-llm and"),
         (("--target", "tensorrt-llm", "--kv-cache-gib", "2"), "--kv-cache-gib is an option of"),
-        (("--target", "llmapi"), "'llmapi' is not one of 'openvino', 'tensorrt-llm'"),
+        (("--target", "llmapi", "--gpu", "H100"), "--gpu is an option of the target tensorrt-llm"),
+        (("--target", "openvino", "--copy"), "--copy is an option of the target llmapi"),
         (("--target", "openvino", "--kv-cache", "fp8"), "--kv-cache needs a --recipe"),
     ],
 )
@@ -92,6 +112,9 @@ def test_options_that_have_no_meaning_are_misuse(
         (("--target", "tensorrt-llm", "--max-seq-len", "99999"), "made for"),
         (("--target", "tensorrt-llm", "--recipe", "fp8", "--set", "foo=b"), "no such flag"),
         (("--target", "openvino", "--max-seq-len", "99999"), "made for"),
+        (("--target", "llmapi", "--max-seq-len", "99999"), "made for"),
+        (("--target", "llmapi", "--set", "max_sequence=3"), "has no setting max_sequence"),
+        (("--target", "llmapi", "--recipe", "fp8", "--set", "foo=b"), "has no setting foo"),
     ],
 )
 def test_what_the_build_would_refuse_is_refused_before_the_conversion(

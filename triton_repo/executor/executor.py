@@ -2,67 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from builder.errors import ArtifactError, RequestError
+from builder.errors import RequestError
 from builder.limits import TOKENS_PER_BLOCK
+from triton_repo.executor.admission import Admission
 from triton_repo.executor.blocks import BlockManager
-from triton_repo.executor.request import FinishReason, Output, Request
+from triton_repo.executor.config import ExecutorConfig
+from triton_repo.executor.decoder import Decoder
+from triton_repo.executor.group import Group, Sink
+from triton_repo.executor.output import FinishReason
+from triton_repo.executor.request import Request
 from triton_repo.executor.runner import Runner
-from triton_repo.executor.sampler import Choice, sample
 from triton_repo.executor.scheduler import Chunk, Scheduler
-from triton_repo.executor.sequence import Sequence
+from triton_repo.executor.stats import Stats
 
-Sink = Callable[[Output], None]
+__all__ = ["Executor", "ExecutorConfig", "Handle", "Sink"]
+
+Handle = Group
+"""What `submit` gives back and `cancel` takes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExecutorConfig:
-    """The engine's limits, and how the executor schedules within them."""
+class _Step(NamedTuple):
+    """What the last step computed."""
 
-    dtype: str
-    vocab_size: int
-    max_batch_size: int
-    max_seq_len: int
-    max_num_tokens: int
-    kv_cache_tokens: int
-    enable_kv_cache_reuse: bool = True
-    guaranteed_no_evict: bool = False
-    threads: int = 0
-
-    @classmethod
-    def of(cls, engine: Path, **settings: Any) -> ExecutorConfig:
-        """The limits in an engine folder's `config.json`; `settings` are laid over them."""
-        try:
-            fields = json.loads((engine / "config.json").read_text())
-            model, build = fields["pretrained_config"], fields["build_config"]
-            limits = {
-                "dtype": model["dtype"],
-                "vocab_size": model["vocab_size"],
-                "max_batch_size": build["max_batch_size"],
-                "max_seq_len": build["max_seq_len"],
-                "max_num_tokens": build["max_num_tokens"],
-                "kv_cache_tokens": model["runtime_defaults"]["kv_cache_config"]["max_tokens"],
-            }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{engine} is not an engine for this machine",
-                found=f"config.json: {error!r}",
-                do="build one with trtbuild build --target openvino",
-            ) from error
-        return cls(**{**limits, **settings})
+    requests: int = 0
+    context_requests: int = 0
+    context_tokens: int = 0
 
 
 class Executor:
     """Batches requests in flight. Thread-safe; sinks are called on the executor's thread.
 
-    A sink gets outputs until one has `finish`; it must be quick, and may not raise.
+    A sink gets outputs until one is `final`; it must be quick, and may not raise.
     """
 
     def __init__(self, engine: Path, config: ExecutorConfig) -> None:
@@ -74,30 +50,45 @@ class Executor:
             max_batch_size=config.max_batch_size,
             max_num_tokens=config.max_num_tokens,
             guaranteed_no_evict=config.guaranteed_no_evict,
+            chunked_context=config.enable_chunked_context,
         )
-        self._max_total_tokens = min(config.max_seq_len, blocks * TOKENS_PER_BLOCK)
-        self._inbox: deque[Sequence] = deque()
+        self._decoder = Decoder(self._scheduler)
+        self._admission = Admission(
+            vocab_size=config.vocab_size,
+            max_batch_size=config.max_batch_size,
+            max_total_tokens=min(config.max_seq_len, blocks * TOKENS_PER_BLOCK),
+            max_num_tokens=config.max_num_tokens,
+            max_beam_width=config.max_beam_width,
+            max_draft_len=config.max_draft_len,
+            chunked_context=config.enable_chunked_context,
+        )
+        self._inbox: deque[Group] = deque()
+        self._cancelled: deque[Group] = deque()
         self._wake = threading.Condition()
         self._closed = False
+        self._last = _Step()
+        self._iteration = 0
         self.computed_tokens = 0
         self._thread = threading.Thread(target=self._loop, name="executor", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, sink: Sink) -> Sequence:
+    def submit(self, request: Request, sink: Sink) -> Handle:
         """Queue a request; its outputs go to `sink`. Raises RequestError for what can't run."""
-        self._check(request)
-        sequence = Sequence(request, self._max_total_tokens, sink)
+        self._admission.check(request)
+        group = Group(request, self._admission.max_total_tokens, sink)
+        self._check_room(group)
         with self._wake:
             if self._closed:
                 raise RequestError("the executor is closing")
-            self._inbox.append(sequence)
+            self._check_queue(group)
+            self._inbox.append(group)
             self._wake.notify()
-        return sequence
+        return group
 
-    def cancel(self, sequence: Sequence) -> None:
-        """Free a request's slot before the next step; its sink gets CANCELLED unless it is over."""
+    def cancel(self, handle: Handle) -> None:
+        """Free a request's places before the next step; its sink gets CANCELLED unless over."""
         with self._wake:
-            sequence.cancelled = True
+            self._cancelled.append(handle)
             self._wake.notify()
 
     def close(self) -> None:
@@ -106,6 +97,32 @@ class Executor:
             self._closed = True
             self._wake.notify()
         self._thread.join()
+
+    def stats(self) -> Stats:
+        """How it stands now. Cheap, and safe from any thread."""
+        scheduler, blocks, last = self._scheduler, self._scheduler.blocks, self._last
+        waiting = scheduler.queued + len(self._inbox)
+        free = blocks.free
+        return Stats(
+            timestamp_us=time.time_ns() // 1000,
+            iteration=self._iteration,
+            active_requests=self.active,
+            max_requests=self.config.max_batch_size,
+            scheduled_requests=last.requests,
+            context_requests=last.context_requests,
+            waiting_requests=waiting,
+            paused_requests=scheduler.paused,
+            context_tokens=last.context_tokens,
+            generation_requests=last.requests - last.context_requests,
+            max_blocks=blocks.total,
+            free_blocks=free,
+            used_blocks=blocks.total - free,
+            tokens_per_block=blocks.block_size,
+            reused_blocks=scheduler.reused_blocks,
+            cpu_bytes=self._runner.cache_bytes,
+            computed_tokens=self.computed_tokens,
+            preemptions=scheduler.preemptions,
+        )
 
     @property
     def active(self) -> int:
@@ -122,79 +139,79 @@ class Executor:
         """How many KV-cache blocks no sequence holds."""
         return self._scheduler.blocks.free
 
-    def _check(self, request: Request) -> None:
-        if not request.input_ids:
-            raise RequestError("the prompt is empty", param="input_ids")
-        if request.max_tokens < 1:
+    def _check_room(self, group: Group) -> None:
+        blocks = self._scheduler.blocks
+        most = group.most_blocks(blocks.block_size)
+        if most > blocks.total:
+            name = "beam_width" if group.search else "num_return_sequences"
             raise RequestError(
-                "at least one token must be asked for",
-                found=str(request.max_tokens),
-                param="request_output_len",
+                f"the KV cache can't hold the request's answers together: its {blocks.total} "
+                f"blocks of {blocks.block_size} tokens are too few",
+                found=f"up to {most} blocks for {len(group.request.input_ids)} tokens of prompt "
+                f"and {group.max_total_tokens - group.prompt_len} of each answer",
+                do=f"lower {name} or request_output_len",
+                param=name,
             )
-        if len(request.input_ids) >= self._max_total_tokens:
+
+    def _check_queue(self, group: Group) -> None:
+        most = self.config.max_queue_size
+        queued = self._scheduler.queued + sum(one.places for one in self._inbox)
+        if most and queued + group.places > most:
             raise RequestError(
-                f"prompt length {len(request.input_ids)} exceeds the engine's limit: prompt and "
-                f"answer together hold {self._max_total_tokens} tokens",
-                param="input_ids",
-            )
-        if request.end_id >= self.config.vocab_size:
-            raise RequestError(
-                f"end_id must lie below {self.config.vocab_size}, or be -1",
-                found=str(request.end_id),
-                param="end_id",
-            )
-        low, high = min(request.input_ids), max(request.input_ids)
-        if low < 0 or high >= self.config.vocab_size:
-            raise RequestError(
-                f"token ids must lie in [0, {self.config.vocab_size})",
-                found=str(low if low < 0 else high),
-                param="input_ids",
+                f"Maximum queue size of {most} has been reached, please try again later"
             )
 
     def _loop(self) -> None:
-        scheduler = self._scheduler
         while self._collect():
-            chunks = scheduler.schedule()
-            if not chunks:
-                continue
-            try:
-                self._step(chunks)
-            except Exception as error:  # noqa: BLE001 - a failed step must not hang its clients
-                for sequence in [c.sequence for c in chunks if c.sequence in scheduler.running]:
-                    self._finish(sequence, FinishReason.ERROR, error=str(error))
-        for sequence in [*scheduler.running, *scheduler.waiting, *self._inbox]:
-            sequence.sink(Output([], [], FinishReason.CANCELLED))
+            self._advance()
+        self._take_inbox()
+        for group in [*self._scheduler.running, *self._scheduler.waiting]:
+            self._decoder.end(group, FinishReason.CANCELLED)
+
+    def _advance(self) -> None:
+        """One step; apart from the loop, which holds nothing of it while it waits for the next."""
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return
+        try:
+            self._step(chunks)
+        except Exception as error:  # noqa: BLE001 - a failed step must not hang its clients
+            for group in {chunk.group: None for chunk in chunks}:
+                if not group.over:
+                    self._decoder.end(group, FinishReason.ERROR, str(error))
 
     def _collect(self) -> bool:
         """Take what has come in since the last step, wait if there is nothing; False at the end."""
         scheduler = self._scheduler
         with self._wake:
-            while not (self._closed or self._inbox or scheduler.running or scheduler.waiting):
+            while not (self._closed or self._inbox or self._cancelled or scheduler.busy):
+                self._last = _Step()
                 self._wake.wait()
-            while self._inbox:
-                scheduler.add(self._inbox.popleft())
-        for sequence in [*scheduler.running, *scheduler.waiting]:
-            if sequence.cancelled:
-                self._finish(sequence, FinishReason.CANCELLED)
+            self._take_inbox()
+            cancelled, self._cancelled = self._cancelled, deque()
+        for group in cancelled:
+            if not group.over:
+                self._decoder.end(group, FinishReason.CANCELLED)
         return not self._closed
 
+    def _take_inbox(self) -> None:
+        while self._inbox:
+            self._scheduler.add(self._inbox.popleft())
+
     def _step(self, chunks: list[Chunk]) -> None:
-        logits = self._runner.run(chunks)
-        for chunk in chunks:
-            self.computed_tokens += chunk.end - chunk.sequence.computed
-            chunk.sequence.computed = chunk.end
-            self._scheduler.blocks.publish(chunk.sequence)
-        complete = [c.sequence for c in chunks if c.sequence.decoded]
-        for sequence, choice in zip(complete, sample(logits, complete), strict=True):
-            self._emit(sequence, choice)
+        logits = self._runner.run(chunks, self._scheduler.blocks.take_copies())
+        self._count(chunks)
+        self._scheduler.settle(chunks)
+        self._decoder.advance(chunks, logits)
 
-    def _emit(self, sequence: Sequence, choice: Choice) -> None:
-        finish = sequence.append(choice.token)
-        if finish is not None:
-            self._scheduler.remove(sequence)
-        log_probs = [choice.log_prob] if sequence.request.log_probs else []
-        sequence.sink(Output([choice.token], log_probs, finish))
-
-    def _finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
-        self._scheduler.remove(sequence)
-        sequence.sink(Output([], [], reason, error))
+    def _count(self, chunks: list[Chunk]) -> None:
+        requests, prompts, prompt_tokens = set(), 0, 0
+        for group, sequence, end, _ in chunks:
+            requests.add(group)
+            tokens = end - sequence.computed
+            self.computed_tokens += tokens
+            if len(sequence.tokens) == group.prompt_len:
+                prompts += 1
+                prompt_tokens += tokens
+        self._last = _Step(len(requests), prompts, prompt_tokens)
+        self._iteration += 1

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from openvino._offline_transformations import paged_attention_transformation
 
 from builder.errors import ArtifactError, LimitError
+from triton_repo.executor.lora import LoraInputs
+from triton_repo.executor.output import Logits
 from triton_repo.executor.scheduler import Chunk
 
 MODEL_FILE = "openvino_model.xml"
@@ -37,16 +39,26 @@ class Runner:
         self._caches = _caches(compiled, blocks)
         for name, cache in self._caches.items():
             self._request.set_tensor(name, cache)
+        self._lora = LoraInputs(self._request)
 
-    def run(self, chunks: list[Chunk]) -> NDArray[np.float32]:
-        """Compute a step; logits float32[S, vocab], a row for each chunk that completes.
+    @property
+    def cache_bytes(self) -> int:
+        """How much memory the KV cache takes."""
+        return sum(cache.byte_size for cache in self._caches.values())
 
-        The array is the engine's own and is overwritten by the next step.
+    def run(self, chunks: list[Chunk], copies: list[tuple[int, int]]) -> Logits:
+        """Copy blocks (from, to), then compute a step; logits float32[rows, vocab].
+
+        There is a row for each token of a chunk from its `first_row` on. The array is the
+        engine's own and is overwritten by the next step.
         """
-        for name, values in step_inputs(chunks).items():
+        for source, target in copies:
+            for cache in self._caches.values():
+                cache.data[target] = cache.data[source]
+        for name, values in {**step_inputs(chunks), **self._lora.of(chunks)}.items():
             self._request.set_tensor(name, ov.Tensor(values))
         self._request.infer()
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
+        logits: Logits = self._request.get_output_tensor(0).data
         return logits
 
 
@@ -54,22 +66,22 @@ def step_inputs(chunks: list[Chunk]) -> Mapping[str, NDArray[Any]]:
     """The inputs of the paged graph for one step: all chunks' tokens in one row.
 
     `subsequence_begins` and `block_indices_begins` say where each chunk's tokens and blocks
-    start; `logits_indices` are the rows of the newest tokens.
+    start; `logits_indices` are the rows that are wanted.
     """
     starts = [chunk.sequence.computed for chunk in chunks]
     sizes = [chunk.end - start for chunk, start in zip(chunks, starts, strict=True)]
     begins = np.cumsum([0, *sizes], dtype=np.int32)
     tables = [chunk.sequence.blocks for chunk in chunks]
-    tokens = [
-        token
-        for chunk, start in zip(chunks, starts, strict=True)
-        for token in chunk.sequence.tokens[start : chunk.end]
-    ]
-    positions = [np.arange(start, chunk.end) for chunk, start in zip(chunks, starts, strict=True)]
-    wanted = [int(begins[i + 1]) - 1 for i, chunk in enumerate(chunks) if chunk.completes]
+    tokens: list[int] = []
+    positions: list[int] = []
+    wanted: list[int] = []
+    for chunk, start in zip(chunks, starts, strict=True):
+        wanted.extend(range(len(tokens) + chunk.first_row - start, len(tokens) + chunk.end - start))
+        tokens.extend(chunk.sequence.ids(start, chunk.end))
+        positions.extend(range(start, chunk.end))
     return {
         "input_ids": np.array(tokens, np.int64),
-        "position_ids": np.concatenate(positions, dtype=np.int64),
+        "position_ids": np.array(positions, np.int64),
         "past_lens": np.array(starts, np.int32),
         "subsequence_begins": begins,
         "block_indices": np.array([block for table in tables for block in table], np.int32),

@@ -1,8 +1,9 @@
-"""From logits to tokens, with the order of operations of TensorRT-LLM's sampling layers.
+"""From logits to tokens, with the order of operations of TensorRT-LLM's decoding layers.
 
-Temperature first, then the repetition penalty (over prompt and answer), then presence and
-frequency (over the answer), then top-k, then top-p. Log probabilities are those of the
-distribution before top-k and top-p.
+The guide's mask first; then the embedding bias, the temperature, the repetition penalty, presence
+and frequency (all three over prompt and answer), `min_tokens`, the bad words; then top-k, then
+top-p. Sources: TensorRT-LLM's penaltyKernels.cu, banBadWords.cu, samplingTopKKernels.cu and
+samplingTopPKernels.cu.
 """
 
 from __future__ import annotations
@@ -12,118 +13,188 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from builder.errors import RequestError
+from triton_repo.executor.request import Request, SamplingParams
 from triton_repo.executor.sequence import Sequence
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.intp]
 
-_CANDIDATES = 1024
-"""A nucleus is looked for among this many of the likeliest tokens first."""
+MOST_TOP_K = 1024
+"""A larger top-k counts as this one, as in TensorRT-LLM's kernel."""
+_LEAST = (np.float32(1e-2), np.float32(1e-4))
+"""How likely next to the likeliest a token must be to be looked at first, and then."""
 
 
 class Choice(NamedTuple):
-    """A token and its log probability (0 unless asked for)."""
+    """A token and its log probability (0 unless asked for); `error` ends the sequence with it."""
 
     token: int
     log_prob: float
+    error: str | None = None
+
+
+class Candidates(NamedTuple):
+    """Tokens that may be drawn, and their weights; a token's share of `total` is its probability.
+
+    A draw spans the first `kept` of the weights' sum, which is where top-p cuts.
+    """
+
+    tokens: Tokens | None
+    weights: Floats
+    total: float
+    kept: float
 
 
 def sample(logits: Floats, sequences: list[Sequence]) -> list[Choice]:
     """The next token of each sequence, from its row of `logits` float32[S, vocab]."""
-    likeliest = logits.argmax(axis=1)
-    return [
-        Choice(int(best), 0.0) if _plainly_greedy(sequence) else _choose(row, sequence)
-        for best, row, sequence in zip(likeliest, logits, sequences, strict=True)
-    ]
+    if all(_plainly_greedy(sequence) for sequence in sequences):
+        return [Choice(int(token), 0.0) for token in logits.argmax(axis=1)]
+    return [choose(row, sequence) for row, sequence in zip(logits, sequences, strict=True)]
 
 
-def _plainly_greedy(sequence: Sequence) -> bool:
+def choose(row: Floats, sequence: Sequence) -> Choice:
+    """The next token of one sequence, from its logits float32[vocab], which stay as they are."""
+    if _plainly_greedy(sequence):
+        return Choice(int(row.argmax()), 0.0)
     request = sequence.request
-    sampling = request.sampling
-    held_back = sequence.generated < sampling.min_tokens and request.end_id >= 0
-    return sampling.greedy and not (sampling.penalised or held_back or request.log_probs)
-
-
-def _choose(row: Floats, sequence: Sequence) -> Choice:
-    logits = process(row, sequence)
-    sampling = sequence.request.sampling
-    if sampling.greedy:
-        token = int(logits.argmax())
-    else:
-        token = _draw(logits, sampling.top_k, sampling.top_p, sequence.random.random())
-    log_prob = float(logits[token] - _log_sum_exp(logits)) if sequence.request.log_probs else 0.0
-    return Choice(token, log_prob)
+    try:
+        logits = process(row, sequence)
+    except RequestError as error:
+        return Choice(max(request.end_id, 0), 0.0, str(error))
+    best = int(logits.argmax())
+    if not np.isfinite(logits[best]):
+        return Choice(max(request.end_id, 0), 0.0, _why_nothing_is_left(logits[best]))
+    if request.sampling.greedy:
+        return Choice(best, _greedy_log_prob(logits, best, request))
+    found = _candidates(logits, best, request.sampling, _top_p(sequence))
+    index = _pick(found, sequence.random.random())
+    token = index if found.tokens is None else int(found.tokens[index])
+    if not request.log_probs:
+        return Choice(token, 0.0)
+    normalized = request.normalize_log_probs and request.sampling.top_k
+    whole = found.weights.sum(dtype=np.float64) if normalized else found.total
+    return Choice(token, float(np.log(found.weights[index] / whole)))
 
 
 def process(row: Floats, sequence: Sequence) -> Floats:
-    """A row of logits, float32[vocab], with what the request and the tokens so far do to it."""
-    sampling = sequence.request.sampling
-    logits = row / np.float32(sampling.temperature)
+    """A row of logits, float32[vocab], with what the request and the tokens so far do to it.
+
+    Raises RequestError when the guide has failed.
+    """
+    request, sampling = sequence.request, sequence.request.sampling
+    logits = row.copy()
+    if sequence.guide is not None:
+        sequence.guide.mask(logits)
+    if request.embedding_bias is not None:
+        logits += request.embedding_bias
+    if sampling.temperature != 1:
+        logits /= np.float32(sampling.temperature)
     if sampling.penalised:
-        _penalise(logits, sequence)
-    if sequence.generated < sampling.min_tokens and sequence.request.end_id >= 0:
-        logits[sequence.request.end_id] = -np.inf
+        _penalise(logits, sequence.tokens, sampling)
+    if sequence.generated < sampling.min_tokens and request.end_id >= 0:
+        logits[request.end_id] = -np.inf
+    for word in request.bad_words:
+        if _begun(word, sequence.tokens):
+            logits[word[-1]] = -np.inf
     return logits
 
 
-def _penalise(logits: Floats, sequence: Sequence) -> None:
-    sampling = sequence.request.sampling
-    answer = np.fromiter(sequence.counts.keys(), np.int64, len(sequence.counts))
-    times = np.fromiter(sequence.counts.values(), np.float32, len(sequence.counts))
+def _plainly_greedy(sequence: Sequence) -> bool:
+    request, sampling = sequence.request, sequence.request.sampling
+    held_back = sequence.generated < sampling.min_tokens and request.end_id >= 0
+    return (
+        sampling.greedy
+        and not (sampling.penalised or held_back or request.log_probs or request.bad_words)
+        and request.embedding_bias is None
+        and sequence.guide is None
+    )
+
+
+def _penalise(logits: Floats, tokens: list[int], sampling: SamplingParams) -> None:
+    seen, times = np.unique(np.array(tokens, np.int64), return_counts=True)
+    values = logits[seen]
     if sampling.repetition_penalty != 1:
-        seen = np.union1d(sequence.prompt_tokens, answer)
         penalty = np.float32(sampling.repetition_penalty)
-        logits[seen] = np.where(logits[seen] < 0, logits[seen] * penalty, logits[seen] / penalty)
-    logits[answer] -= np.float32(sampling.presence_penalty)
-    logits[answer] -= np.float32(sampling.frequency_penalty) * times
+        values = np.where(values < 0, values * penalty, values / penalty)
+    values -= np.float32(sampling.presence_penalty)
+    values -= np.float32(sampling.frequency_penalty) * times.astype(np.float32)
+    logits[seen] = values
 
 
-def _draw(logits: Floats, top_k: int, top_p: float, uniform: float) -> int:
-    """Draw a token by the inverse of the cumulative distribution over the candidates."""
-    if not top_k and not 0 < top_p < 1:
-        return _pick(np.exp(logits - logits.max()), uniform)
-    order, weights = _top_k(logits, top_k) if top_k else _nucleus(logits, top_p)
-    if top_k and 0 < top_p < 1:
-        order, weights = _cut(order, weights, top_p * weights.sum())
-    return int(order[_pick(weights, uniform)])
+def _begun(word: tuple[int, ...], tokens: list[int]) -> bool:
+    """Whether the text so far, prompt and answer, ends with all of a word but its last token."""
+    begin = len(word) - 1
+    return begin == 0 or tuple(tokens[-begin:]) == word[:-1]
 
 
-def _top_k(logits: Floats, top_k: int) -> tuple[Tokens, Floats]:
-    order = _best(logits, min(top_k, logits.size))
-    return order, np.exp(logits[order] - logits[order[0]])
+def _top_p(sequence: Sequence) -> float:
+    """The nucleus of this step: it decays with each token since the start or the last reset."""
+    sampling = sequence.request.sampling
+    if sampling.top_k or (sampling.top_p_decay == 1 and sampling.top_p >= sampling.top_p_min):
+        return sampling.top_p
+    answer = sequence.tokens[sequence.prompt_len :][::-1]
+    reset = sampling.top_p_reset_id
+    since = answer.index(reset) if reset in answer else len(answer)
+    if since == 0:
+        return sampling.top_p
+    return max(sampling.top_p * sampling.top_p_decay**since, sampling.top_p_min)
 
 
-def _nucleus(logits: Floats, top_p: float) -> tuple[Tokens, Floats]:
-    """The likeliest tokens that together reach `top_p`; looked for among ever more of them."""
-    share = top_p * np.exp(logits - logits.max()).sum()
-    count = _CANDIDATES
-    while True:
-        order, weights = _top_k(logits, count)
-        if count >= logits.size or weights.sum() >= share:
-            return _cut(order, weights, share)
-        count *= 8
+def _candidates(logits: Floats, best: int, sampling: SamplingParams, top_p: float) -> Candidates:
+    weights = np.exp(logits - logits[best])
+    total = float(weights.sum(dtype=np.float64))
+    if sampling.top_k:
+        order = _likeliest(weights, min(sampling.top_k, MOST_TOP_K))
+        weights = weights[order]
+        kept = float(weights.sum(dtype=np.float64)) * (top_p or 1)
+        return Candidates(order, weights, total, kept)
+    if top_p >= 1:
+        return Candidates(None, weights, total, total)
+    order = _sorted(weights, _nucleus(weights, total, total * top_p))
+    return Candidates(order, weights[order], total, total * top_p)
 
 
-def _cut(order: Tokens, weights: Floats, share: float) -> tuple[Tokens, Floats]:
-    size = int(np.searchsorted(weights.cumsum(), share)) + 1
-    return order[:size], weights[:size]
+def _nucleus(weights: Floats, total: float, kept: float) -> Tokens:
+    """Tokens, all likelier than those left out, that together have at least `kept` of `total`.
+
+    A few passes over the weights spare sorting most of them.
+    """
+    for least in _LEAST:
+        tokens = np.flatnonzero(weights >= least)
+        if weights[tokens].sum(dtype=np.float64) >= kept:
+            return tokens
+    # All tokens below this weight together have less than what is left out.
+    return np.flatnonzero(weights >= np.float32((total - kept) / weights.size * 0.999))
 
 
-def _best(logits: Floats, count: int) -> Tokens:
-    """The `count` likeliest tokens, likeliest first, the lower id first where equal."""
-    if count < logits.size:
-        best = np.sort(np.argpartition(logits, -count)[-count:])
-    else:
-        best = np.arange(logits.size)
-    return best[np.argsort(-logits[best], kind="stable")]
+def _likeliest(weights: Floats, count: int) -> Tokens:
+    if count >= weights.size:
+        return _sorted(weights, np.arange(weights.size))
+    return _sorted(weights, np.sort(np.argpartition(weights, -count)[-count:]))
 
 
-def _pick(weights: Floats, uniform: float) -> int:
-    cumulative = weights.cumsum(dtype=np.float64)
-    index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    return min(index, weights.size - 1)
+def _sorted(weights: Floats, tokens: Tokens) -> Tokens:
+    """The tokens, likeliest first, the lower id first where equal."""
+    return tokens[np.argsort(-weights[tokens], kind="stable")]
 
 
-def _log_sum_exp(logits: Floats) -> float:
-    highest = logits.max()
-    return float(highest + np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+def _pick(candidates: Candidates, uniform: float) -> int:
+    """Draw an index by the inverse of the cumulative distribution."""
+    cumulative = candidates.weights.cumsum(dtype=np.float64)
+    last = int(np.searchsorted(cumulative, candidates.kept * (1 - 1e-9)))
+    index = int(np.searchsorted(cumulative, uniform * candidates.kept, side="right"))
+    return min(index, last, cumulative.size - 1)
+
+
+def _why_nothing_is_left(best: np.float32) -> str:
+    if best == -np.inf:
+        return "what the request forbids (bad words, min_tokens, embedding_bias) leaves no token"
+    return f"the likeliest token's logit is {best}"
+
+
+def _greedy_log_prob(logits: Floats, best: int, request: Request) -> float:
+    """Normalised over the one token that top-k 1 keeps, it is 0, as in TensorRT-LLM."""
+    if not request.log_probs or request.normalize_log_probs:
+        return 0.0
+    return -float(np.log(np.exp(logits - logits[best]).sum(dtype=np.float64)))

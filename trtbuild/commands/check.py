@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,31 +38,42 @@ _FITS = {
 def check(folder: Path, container: str | None, gpu: str | None, as_json: bool) -> None:
     """Read the artifact in FOLDER back, every byte, and name the first thing that is wrong.
 
-    A TensorRT-LLM engine, also in a repository, is compared with this machine, or with a container
-    or a GPU; all that doesn't fit is listed, each with what mends it.
+    A TensorRT-LLM engine, also each in a repository, is compared with this machine, or with a
+    container or a GPU; all that doesn't fit is listed, each with what mends it.
     """
     from builder.fit.place import place
 
-    kind, engine = _look(folder)
-    if engine is None and (container or gpu):
+    kind, engines = _look(folder)
+    if not engines and (container or gpu):
         raise click.UsageError("--container and --gpu are for TensorRT-LLM engines.")
-    where = place(container=container, gpu=gpu) if engine else None
-    if engine != folder:
+    where = place(container=container, gpu=gpu) if engines else None
+    alone = engines == (folder,)
+    if not alone:
         _require_whole(folder, kind)
-    found = _compare(engine, where, deep=engine == folder) if engine else None
+    found = [_compare(engine, where, deep=alone) for engine in engines]
     if as_json:
-        report = {"path": str(folder), "kind": kind, "whole": True}
-        fit = {**asdict(found), "engine": str(engine), "fits": found.fits} if found else {}
-        click.echo(json.dumps({**report, **fit}, indent=2 if found else None))
+        click.echo(json.dumps(_report(folder, kind, found), indent=2 if found else None))
     else:
-        click.echo(f"{kind}: {folder} {_WHOLE[found.whole if found else True]}")
-        if found:
-            _print(found)
-    if found and found.problems:
-        whats = ", ".join(each.what for each in found.problems)
-        raise ArtifactError(
-            f"{engine} doesn't fit {found.place}", found=whats, do="do what is listed for each"
-        )
+        click.echo(f"{kind}: {folder} {_WHOLE[found[0].whole if alone else True]}")
+        for each in found:
+            if len(found) > 1:
+                click.echo(f"\n{each.engine.relative_to(folder)}:")
+            _print(each)
+    for each in found:
+        if each.problems:
+            whats = ", ".join(problem.what for problem in each.problems)
+            raise ArtifactError(
+                f"{each.engine} doesn't fit {each.place}",
+                found=whats,
+                do="do what is listed for each",
+            )
+
+
+def _report(folder: Path, kind: str, found: Sequence[Comparison]) -> dict[str, Any]:
+    """An engine's comparison beside the rest; those of several are under `engines`."""
+    report = {"path": str(folder), "kind": kind, "whole": True}
+    fits = [{**asdict(each), "engine": str(each.engine), "fits": each.fits} for each in found]
+    return {**report, "engines": fits} if len(fits) > 1 else {**report, **dict(*fits)}
 
 
 def _compare(engine: Path, where: Place | None, *, deep: bool) -> Comparison:
@@ -71,19 +83,27 @@ def _compare(engine: Path, where: Place | None, *, deep: bool) -> Comparison:
         return compare(engine, where, deep=deep, progress=progress)
 
 
-def _look(folder: Path) -> tuple[str, Path | None]:
-    """The kind of an artifact, and the TensorRT-LLM engine in it."""
+def _look(folder: Path) -> tuple[str, tuple[Path, ...]]:
+    """The kind of an artifact, and the TensorRT-LLM engines in it."""
     from builder import manifest
     from builder.fit import is_engine
-    from triton_repo.engine import ENGINE_DIR
 
     found = manifest.read(folder) if (folder / manifest.NAME).is_file() else None
     if is_engine(folder):
-        return "engine", folder
-    inner = folder / ENGINE_DIR
-    if found and found.kind == "repository" and is_engine(inner):
-        return found.kind, inner
-    return found.kind if found else "checkpoint", None
+        return "engine", (folder,)
+    if found and found.kind == "repository":
+        return found.kind, tuple(filter(is_engine, _served(folder)))
+    return found.kind if found else "checkpoint", ()
+
+
+def _served(repository: Path) -> Iterator[Path]:
+    """The engines of a repository, each with the one that drafts for it."""
+    from triton_repo.layout import describe
+
+    for engine in describe(repository).engines:
+        model, version = engine.engine_dir.parent.name, engine.engine_dir.name
+        for name in filter(None, (model, engine.models.get("draft"))):
+            yield repository / name / version
 
 
 def _require_whole(folder: Path, kind: str) -> None:

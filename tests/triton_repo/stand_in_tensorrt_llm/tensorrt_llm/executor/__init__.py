@@ -1,0 +1,3 @@
+from tensorrt_llm.executor.request import LoRARequest
+
+__all__ = ["LoRARequest"]
