@@ -60,6 +60,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable '.[cpu,quantize,test]'
 	$(WITHOUT_DEPS)
+	$(BIN)/python -m pip install --no-deps xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
 	touch $@
 
 clean:

@@ -18,11 +18,12 @@ else:
 
 ROOT = Path(__file__).parent.parent
 BELOW = {
-    "trtbuild": {"server", "triton_repo", "quantize", "builder"},
-    "server": {"builder"},
-    "triton_repo": {"builder"},
+    "trtbuild": {"server", "triton_repo", "quantize", "text", "builder"},
+    "server": {"text", "builder"},
+    "triton_repo": {"text", "builder"},
     "quantize": {"builder"},
     "builder": set(),
+    "text": set(),
 }
 """Room → the rooms that it may import."""
 
@@ -46,12 +47,14 @@ HEAVY = {
     },
     "matplotlib": {"quantize/plots.py", "trtbuild/planning/plot.py"},
     "datasets": {"quantize/calibration_text.py"},
-    "tensorrt_llm": set(),
+    "tensorrt_llm": {"triton_repo/runtime/llmapi/api.py"},
+    "llguidance": {"triton_repo/executor/guide/compiled.py"},
     "openvino": {
         "builder/targets/openvino.py",
         "builder/targets/openvino_attention.py",
         "builder/targets/openvino_experts.py",
         "builder/targets/openvino_graph.py",
+        "builder/targets/openvino_lora.py",
         "builder/targets/openvino_masks.py",
         "builder/targets/openvino_mlp.py",
         "builder/targets/openvino_nodes.py",
@@ -61,6 +64,7 @@ HEAVY = {
         "builder/targets/openvino_router.py",
         "builder/targets/openvino_weights.py",
         "quantize/scorers/openvino_checkpoint.py",
+        "triton_repo/executor/lora.py",
         "triton_repo/executor/runner.py",
     },
 }
