@@ -28,16 +28,23 @@ class Ends:
 class AnswerText:
     """The text of one growing sequence of tokens. `finish` is "" while it goes on.
 
-    With `after`, the text begins with that of these tokens: an answer that repeats its prompt.
+    It begins with `before`, the text of the tokens `after`, which the answer goes on from: one that
+    repeats its prompt.
     """
 
     def __init__(
-        self, table: TokenTable, ends: Ends, *, skip_special_tokens: bool, after: Sequence[int] = ()
+        self,
+        table: TokenTable,
+        ends: Ends,
+        *,
+        skip_special_tokens: bool,
+        after: Sequence[int] = (),
+        before: str = "",
     ) -> None:
-        self._detokenizer = table.detokenizer(skip_special_tokens=skip_special_tokens)
+        self._detokenizer = table.detokenizer(skip_special_tokens=skip_special_tokens, after=after)
         self._ends = ends
         self._stops = StopMatcher(tuple(stop for stop in ends.stops if stop))
-        self._before = "".join(self._detokenizer.feed(token) for token in after)
+        self._before = before
         self.tokens = 0
         self.finish = ""
 

@@ -16,6 +16,7 @@ from triton_repo.binary import TritonServer
 from triton_repo.command import LaunchConfig, Ports
 from triton_repo.control import access
 from triton_repo.control.access import Access
+from triton_repo.control.client import Control
 from triton_repo.ports import free_ports
 from triton_repo.probe import Prober
 from triton_repo.process import ServerProcess, address_of
@@ -23,6 +24,7 @@ from triton_repo.process import ServerProcess, address_of
 __all__ = ["LaunchConfig", "Triton"]
 
 _ATTEMPTS = 3
+_INDEX_S = 10.0
 _CRASH = "boost::interprocess::lock_exception"
 _log = logging.getLogger("trtbuild.launch")
 
@@ -240,7 +242,17 @@ class Triton:
     def _probe(self) -> None:
         """Probe the server that has just come up, where that is wanted."""
         if self.config.probe and self.config.probe.requests:
-            self._prober = Prober(self.config.probe, self.http_address, self._complain)
+            self._prober = Prober(
+                self.config.probe, self.http_address, self._complain, self._unloaded
+            )
+
+    def _unloaded(self) -> set[str]:
+        """The models that Triton has in no version; none where it doesn't say."""
+        try:
+            index = Control(self._access, timeout_s=_INDEX_S).index()
+        except LaunchError:
+            return set()
+        return {each.name for each in index} - {each.name for each in index if each.ready}
 
     def _end_probe(self) -> None:
         """No more probes; a complaint that has come is forgotten."""

@@ -362,6 +362,7 @@ class RepositoryOptions:
         KERNELS,
         "Part of the weights that stays on the GPU, 0 to 1.",
         needs=STREAMED_WEIGHTS,
+        idle=(None, 1),
         **_PART,
     )
     enable_context_fmha_fp32_acc: bool | None = setting(

@@ -61,7 +61,18 @@ def plan(parts: Sequence[Part], version: int) -> Sequence[Planned | PlannedLlmAp
     found = []
     for (part, engine), prefix in zip(read, prefixes, strict=True):
         found += _part(part, engine, prefix, version)
+    _require_names(found)
     return _settled(found)
+
+
+def _require_names(found: Sequence[Planned]) -> None:
+    """A draft is called after its engine, as another engine may be too."""
+    names = [each.name for each in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise LimitError(
+                "an engine has the name of another's draft", found=name, do="give it another --name"
+            )
 
 
 def _part(part: Part, engine: Engine, prefix: str, version: int) -> list[Planned]:
@@ -137,8 +148,10 @@ def _require_memory(found: Sequence[Planned], on: Sequence[set[int]]) -> None:
             if each.max_tokens_in_paged_kv_cache is None
         ]
         if len(here) > 1 and sum(parts) > 1:
+            on_cpu = found[0].engine.target == "openvino"
+            where = "of this machine" if on_cpu else f"on GPU {device}"
             raise LimitError(
-                f"the engines on GPU {device} want more of its free memory than there is",
+                f"the engines {where} want more of its free memory than there is",
                 found=f"kv_cache_free_gpu_mem_fraction {' + '.join(f'{p:g}' for p in parts)}",
                 do="let the fractions have a sum of at most 1, or set"
                 " max_tokens_in_paged_kv_cache, or give engines GPUs of their own",

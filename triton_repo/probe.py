@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,11 +70,19 @@ def ask(address: str, model: str, request: Mapping[str, Any], timeout_s: float) 
 class Prober:
     """Probes a server on a thread of its own until it is stopped, or a model fails.
 
-    Then `failed` is called with the reason, on that thread.
+    Then `failed` is called with the reason, on that thread. A model among `unloaded`, which is
+    asked after a failure, may fail.
     """
 
-    def __init__(self, probe: Probe, address: str, failed: Callable[[str], None]) -> None:
-        self._probe, self._address, self._failed = probe, address, failed
+    def __init__(
+        self,
+        probe: Probe,
+        address: str,
+        failed: Callable[[str], None],
+        unloaded: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self._probe, self._address = probe, address
+        self._failed, self._unloaded = failed, unloaded
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="triton-probe", daemon=True).start()
@@ -88,13 +96,20 @@ class Prober:
         while not self._stopped.wait(self._probe.interval_s):
             try:
                 for model, request in self._probe.requests.items():
-                    ask(self._address, model, request, self._probe.timeout_s)
+                    self._ask(model, request)
             except LaunchError as error:
                 self._stopped.wait(_DEATH_S)
                 with self._lock:
                     if not self._stopped.is_set():
                         self._failed(str(error))
                 return
+
+    def _ask(self, model: str, request: Mapping[str, Any]) -> None:
+        try:
+            ask(self._address, model, request, self._probe.timeout_s)
+        except LaunchError:
+            if model not in self._unloaded():
+                raise
 
 
 def _error(text: str) -> str:

@@ -164,9 +164,7 @@ class ServerProcess:
                     **os.environ,
                     **server.environment,
                     **ranks.environment(self._folder),
-                    **environment(self._config),
-                    GRPC_ADDRESS: address_of(self._config.host, self._ports.grpc),
-                    **security.environment(self._config.tls),
+                    **models_environment(self._config, self._ports),
                 },
                 # an interrupt from the terminal is for the launcher, which stops us in order
                 start_new_session=True,
@@ -281,3 +279,12 @@ def _wait(descriptors: list[int], timeout_s: float) -> list[int]:
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
     return [descriptor for descriptor, _ in poll.poll(timeout_s * 1_000)]
+
+
+def models_environment(config: LaunchConfig, ports: Ports) -> dict[str, str]:
+    """What the models, and TensorRT-LLM's backend, are to find in their environment."""
+    return {
+        **environment(config),
+        GRPC_ADDRESS: address_of(config.host, ports.grpc),
+        **security.environment(config.tls),
+    }

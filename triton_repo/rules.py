@@ -22,12 +22,9 @@ ADAPTERS = "lora_prefetch"
 _LOOKAHEAD = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
 _TOGETHER: dict[str, tuple[str, Any]] = {
     "kv_cache_host_memory_bytes": ("enable_kv_cache_reuse", True),
-    "kv_cache_onboard_blocks": ("kv_cache_host_memory_bytes", None),
     "timeout_action": ("default_timeout_microseconds", None),
     "allow_timeout_override": ("default_timeout_microseconds", None),
     "cuda_graph_cache_size": ("cuda_graph_mode", True),
-    "medusa_choices": ("decoding_mode", "medusa"),
-    "eagle_choices": ("decoding_mode", "eagle"),
     "xgrammar_tokenizer_info_path": ("guided_decoding_backend", "xgrammar"),
     **dict.fromkeys(_LOOKAHEAD, ("decoding_mode", "lookahead")),
 }
@@ -63,7 +60,7 @@ def settled(
     chosen = replace(
         options, **{name: value for name, value in made.items() if getattr(options, name) is None}
     )
-    for refused in broken(options, chosen, engine):
+    for refused in (*broken(options, chosen, engine), *too_wide(options, engine)):
         raise refused
     return chosen
 
@@ -75,6 +72,17 @@ def broken(
     yield from _unfit(options, engine)
     for check in (_alone, _limits, _cache, _lookahead, _places):
         yield from check(chosen, engine)
+
+
+def too_wide(options: RepositoryOptions, engine: Engine) -> Iterator[LimitError]:
+    """Attention windows beyond the longest sequence, which upstream cuts to it."""
+    most = max(options.max_attention_window_size or (0,))
+    if most > engine.max_seq_len:
+        yield LimitError(
+            f"max_attention_window_size is at most the engine's {engine.max_seq_len}",
+            found=str(most),
+            do="build the engine for more, or ask for less",
+        )
 
 
 def info_path(names: Names) -> str:
@@ -146,7 +154,6 @@ def _limits(options: RepositoryOptions, engine: Engine) -> Iterator[LimitError]:
     for name, most, value in (
         ("triton_max_batch_size", engine.max_batch_size, options.triton_max_batch_size),
         ("max_beam_width", engine.max_beam_width, options.max_beam_width),
-        ("max_attention_window_size", engine.max_seq_len, max(windows, default=None)),
     ):
         if value is not None and value > most:
             do = "build the engine for more, or ask for less"
@@ -210,7 +217,8 @@ def _lookahead(options: RepositoryOptions, engine: Engine) -> Iterator[LimitErro
 def _places(options: RepositoryOptions, engine: Engine) -> Iterator[LimitError]:
     """GPUs and ranks: a group for each instance, a number for each rank of the engine."""
     count = options.tensorrt_llm_instance_count
-    if count > 1 and not (options.gpu_device_ids or options.participant_ids):
+    on_gpus = engine.target != "openvino"
+    if on_gpus and count > 1 and not (options.gpu_device_ids or options.participant_ids):
         yield LimitError(
             "several instances of an engine need gpu_device_ids",
             found=f"tensorrt_llm_instance_count {count}",

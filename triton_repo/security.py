@@ -6,8 +6,10 @@ container): it keeps out the network, not the neighbours. Its HTTP and metrics p
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import secrets
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,37 @@ class ServerTls:
         for path in filter(None, (self.certificate, self.key, self.client_ca)):
             if not path.is_file():
                 raise ArtifactError(f"{path} is needed for TLS", found="no such file")
+
+    def models_are_let_in(self) -> bool:
+        """Whether `client_ca` takes the server's own certificate, which its models show."""
+        if self.client_ca is None:
+            return True
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname = False
+        client.verify_mode, server.verify_mode = ssl.CERT_NONE, ssl.CERT_REQUIRED
+        try:
+            for side in (server, client):
+                side.load_cert_chain(self.certificate, self.key, password="")
+            server.load_verify_locations(self.client_ca)
+            _shake_hands(server, client)
+        except ssl.SSLCertVerificationError:
+            return False
+        except (OSError, ValueError):
+            pass  # what is wrong with the files Triton says
+        return True
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """In memory; three turns of each are enough. Raises SSLError where one refuses the other."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for side in sides * 3:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
 
 
 def new_key() -> str:

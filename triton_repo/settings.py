@@ -6,6 +6,7 @@ command's option and the parameter in `config.pbtxt`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
@@ -36,8 +37,8 @@ class Setting:
 
     `parameter` is upstream's name among the model's parameters; "" is for one that is elsewhere
     in the config. `low` and `high` bound numbers; `choices` are a CHOICE's. `needs` is what the
-    engine must have where the setting is on, or that for some of its values. `why` is for a
-    default that isn't upstream's.
+    engine must have where the setting isn't one of `idle`, or that for some of its values. `why`
+    is for a default that isn't upstream's.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Setting:
     high: float | None = None
     choices: tuple[str, ...] = ()
     needs: Need | Mapping[str, Need] | None = None
+    idle: tuple[Any, ...] = (None, False)
     why: str = ""
 
     def checked(self, value: Any) -> Any:
@@ -74,9 +76,9 @@ class Setting:
         return self.checked(value)
 
     def _require_range(self, number: float) -> None:
-        if (self.low is not None and number < self.low) or (
-            self.high is not None and number > self.high
-        ):
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if not low <= number <= high:  # so that nan isn't either
             raise LimitError(f"{self.name} must be {self._wanted()}", found=str(number))
 
     def _wanted(self) -> str:
@@ -91,7 +93,7 @@ class Setting:
         """What the engine must have for this value."""
         if isinstance(self.needs, Mapping):
             return self.needs.get(value)
-        return self.needs if value else None
+        return None if value in self.idle else self.needs
 
 
 _READ: Mapping[Kind, Callable[[str], Any]] = {

@@ -10,6 +10,7 @@ Groups = tuple[Numbers, ...]
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _PATH = re.compile(r"\{([\d,\s]*)\}")
+_PLACE = "path"
 
 
 def flag(text: str) -> bool:
@@ -20,8 +21,8 @@ def flag(text: str) -> bool:
 
 
 def numbers(text: str) -> Numbers:
-    """`1,2,3`."""
-    return tuple(int(word) for word in text.split(","))
+    """`1,2,3`, with a comma after the last where one likes."""
+    return tuple(int(word) for word in text.strip().removesuffix(",").split(","))
 
 
 def groups(text: str) -> Groups:
@@ -30,9 +31,10 @@ def groups(text: str) -> Groups:
 
 
 def paths(text: str) -> Groups:
-    """`{0},{0,0},{1}`."""
+    """`{0},{0,0},{1}`, with spaces and a last comma where one likes."""
     found = _PATH.findall(text)
-    if ",".join(f"{{{path}}}" for path in found) != text:
+    between = "".join(_PATH.sub(_PLACE, text).split()).removesuffix(",")
+    if between != ",".join([_PLACE] * len(found)):
         raise ValueError(text)
     return tuple(numbers(path) for path in found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.errors import LaunchError
@@ -16,6 +16,9 @@ from triton_repo.probe import REQUESTS, Probe
 from triton_repo.security import ServerTls
 from triton_repo.served import ServedEngine, ServedRepository
 from trtbuild.console import say
+
+NO_KEY = "CHOOSE-A-KEY"
+"""Where a command that is only shown would have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +59,25 @@ def command_line(served: ServedRepository, host: str, options: TritonOptions) ->
 
     config = _config(served, placement.read(served.path), host, options)
     server = binary.find()
+    if config.admin_key:
+        config = replace(config, admin_key=NO_KEY)
+        say(f"put a key of your own in the place of {NO_KEY}")
+    if served.target == "openvino":
+        say("on a CPU it lacks --backend-directory: trtbuild serve makes that folder of backends")
+    ports = command.Ports(
+        http=config.http_port or 8000,
+        grpc=config.grpc_port or 8001,
+        metrics=config.metrics_port or 8002,
+    )
     words = command.arguments(
         config,
         server,
-        command.Ports(
-            http=config.http_port or 8000,
-            grpc=config.grpc_port or 8001,
-            metrics=config.metrics_port or 8002,
-        ),
+        ports,
         backends=None,
         shm_prefix="trtbuild_",
         gpu=process.has_gpu(),
     )
-    environment = command.environment(config)
+    environment = {**server.environment, **process.models_environment(config, ports)}
     return f"cd {shlex.quote(str(served.path))} && {_shell(environment, words)}"
 
 
@@ -124,6 +133,11 @@ def _refuse(
     preflight.check_shared_memory(placement.python_instances(served.path, served.target), say=say)
     if options.tls:
         options.tls.require_files()
+        if not options.tls.models_are_let_in():
+            say(
+                "ensemble and tensorrt_llm_bls will fail: they show --tls-cert, which"
+                " --tls-client-ca hasn't signed"
+            )
     preflight.check_ports(
         {
             "--http-port": (config.http_host, config.http_port),

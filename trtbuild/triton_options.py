@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from trtbuild.launching import TritonOptions
@@ -74,7 +75,10 @@ _OPTIONS = (
     click.option("--tls-cert", type=_FILE, help="Certificate (PEM) of Triton's gRPC endpoint."),
     click.option("--tls-key", type=_FILE, help="Its key."),
     click.option(
-        "--tls-client-ca", type=_FILE, help="Whose certificates its clients must show (mTLS)."
+        "--tls-client-ca",
+        type=_FILE,
+        help="Whose certificates its clients must show (mTLS). ensemble and tensorrt_llm_bls show"
+        " --tls-cert: it must be of that authority too.",
     ),
 )
 _RENAMED = {
@@ -119,6 +123,9 @@ def _gathered(given: dict[str, Any]) -> TritonOptions:
     from triton_repo.security import ServerTls
     from trtbuild.launching import TritonOptions
 
+    source = click.get_current_context().get_parameter_source("probe_timeout")
+    if given["probe_interval"] is None and source is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--probe-timeout has no meaning without --probe-interval.")
     certificate, key, client_ca = (given.pop(name) for name in TLS)
     if (certificate is None) != (key is None) or (client_ca and not certificate):
         raise click.UsageError("TLS needs --tls-cert and --tls-key; --tls-client-ca is beside.")

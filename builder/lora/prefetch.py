@@ -57,4 +57,8 @@ def _array(file: Path) -> Any:
         array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactError(f"{file} can't be read", found=str(error)) from error
-    return array[0] if array.ndim == 3 else array
+    if array.ndim == 3 and len(array) == 1:
+        array = array[0]
+    if array.ndim != 2:
+        raise ArtifactError(f"{file} is no adapter's array", found=f"the shape {array.shape}")
+    return array

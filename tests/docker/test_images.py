@@ -120,8 +120,15 @@ def context(folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
 
 
+def rooms() -> set[str]:
+    """The packages that pyproject.toml names."""
+    text = (ROOT / "pyproject.toml").read_text()
+    [listed] = re.findall(r"packages\.find\]\ninclude = (\[.*\])", text)
+    return {name.removesuffix("*") for name in json.loads(listed)}
+
+
 def package_files() -> Iterator[str]:
-    for room in ("trtbuild", "builder", "quantize", "triton_repo", "server"):
+    for room in rooms():
         for path in (ROOT / room).rglob("*"):
             if path.suffix in (".py", ".json", ".j2", ".jsonl") and "__pycache__" not in path.parts:
                 yield path.relative_to(ROOT).as_posix()
@@ -130,8 +137,7 @@ def package_files() -> Iterator[str]:
 def test_the_build_context_makes_the_whole_package_and_nothing_else(tmp_path: Path) -> None:
     context(tmp_path / "src")
     top = {path.name for path in (tmp_path / "src").iterdir()}
-    rooms = {"trtbuild", "builder", "quantize", "triton_repo", "server"}
-    assert top == {"pyproject.toml", "README.md", "docker", *rooms}
+    assert top == {"pyproject.toml", "README.md", "docker", *rooms()}
     assert [p.name for p in (tmp_path / "src" / "docker").iterdir()] == ["ready.py"]
     wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     result = run(*wheel, "--wheel-dir", tmp_path, tmp_path / "src")

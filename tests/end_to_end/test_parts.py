@@ -139,7 +139,8 @@ def test_a_proxy_waits_for_its_triton_and_finds_it_again_whatever_dies(parts: Pa
 
     triton = parts.start_triton()
     until(lambda: parts.status("proxy") == 200)
-    assert ready(parts.url("proxy"), parts.url("triton")) == 0
+    # Triton opens its HTTP port a moment after gRPC, which the proxy asks
+    until(lambda: ready(parts.url("proxy"), parts.url("triton")) == 0)
     assert parts.ask() in ("length", "stop")
 
     [server] = tritonservers(triton)

@@ -193,6 +193,16 @@ def test_another_folder_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
         ExecutorConfig.of(tmp_path)
 
 
+def test_logits_beyond_the_limit_are_refused_with_their_size(tiny_engine_dir: Path) -> None:
+    row = 384 * 4
+    with executor(tiny_engine_dir, max_logits_bytes=10 * row) as one:
+        ask(one, [5] * 6, max_tokens=4, context_logits=True, generation_logits=True).wait()
+        with pytest.raises(RequestError, match=r"return_context_logits.*11 rows of 384"):
+            ask(one, [5] * 6, max_tokens=5, context_logits=True, generation_logits=True)
+        with pytest.raises(RequestError, match=r"return_generation_logits.*11 rows of 384"):
+            ask(one, [5] * 6, max_tokens=11, generation_logits=True)
+
+
 def test_a_cache_beyond_the_machines_memory_is_refused(tiny_engine_dir: Path) -> None:
     with (
         pytest.raises(LimitError, match="doesn't fit this machine's memory"),

@@ -61,3 +61,12 @@ def test_every_block_is_given_away_once_in_a_long_random_run() -> None:
             assert block not in held
             held.add(block)
         assert len(free) == 10 - len(held)
+
+
+def test_a_block_kept_for_long_again_and_again_costs_no_memory() -> None:
+    free = FreeBlocks(0, clock=lambda: 0)
+    for _ in range(1000):
+        free.put(1, 80, 10_000)
+        free.remove(1)
+    free.put(1, 80, 10_000)
+    assert len(free._expiring) < 50

@@ -298,6 +298,12 @@ def _no_group(config: Any) -> None:
         ("preprocessing", _no_group, "instance_group"),
         ("postprocessing", set_parameter("skip_tokens", "1"), "parameters.skip_tokens"),
         ("tensorrt_llm", _rename, "input input_idz"),
+        (
+            "tensorrt_llm",
+            set_parameter("max_attention_window_size", "512"),
+            "parameters.max_attention_window_size",
+        ),
+        ("preprocessing", set_parameter("tokenizer_dir", "org/model-1.5"), "tokenizer_dir"),
     ],
 )
 def test_what_only_hurts_is_a_warning(
@@ -317,6 +323,14 @@ def test_an_engine_that_nobody_can_stream_from_is_a_warning(upstreams: Path) -> 
     assert [
         (each.file, each.severity) for each in lint(upstreams) if "decoupled" in each.field
     ] == [("tensorrt_llm/config.pbtxt", "warning")]
+
+
+def test_what_upstreams_models_take_is_no_error(upstreams: Path) -> None:
+    edit(upstreams, "preprocessing", set_parameter("add_special_tokens", "yes"))
+    for model in ("tensorrt_llm", "tensorrt_llm_bls"):
+        edit(upstreams, model, _coupled)
+    edit(upstreams, "postprocessing", _count(2))
+    assert errors(upstreams) == []
 
 
 def test_a_near_miss_of_a_parameter_is_told(upstreams: Path) -> None:

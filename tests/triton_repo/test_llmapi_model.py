@@ -436,6 +436,8 @@ def test_the_llm_apis_figures_are_tritons_metrics(triton: Triton) -> None:
         'nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 3',
         'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="tensorrt_llm"'
         ',version="1"} 600',
+        'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm"'
+        ',version="1"} 0.6',
     }
 
     def told() -> set[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from willing import Willing
 
 from builder.errors import LaunchError
 from triton_repo.contract import MODELS
-from triton_repo.control.client import ModelVersion
+from triton_repo.control.access import Access
+from triton_repo.control.client import Control, ModelVersion
 from triton_repo.launch import LaunchConfig, Triton, default_log
 from triton_repo.layout import write_repository
 from trtbuild.commands import models as commands
@@ -105,3 +108,17 @@ def test_without_a_triton_the_error_says_so(tmp_path: Path) -> None:
         models("list", tmp_path / "repo")
     with pytest.raises(LaunchError, match="no Triton to talk to"):
         models("probe", tmp_path / "repo", "--log", tmp_path / "log")
+
+
+def test_a_load_that_takes_longer_than_allowed_says_so_and_how_to_allow_more() -> None:
+    """A server that takes the request and is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = Access(
+            pid=os.getpid(),
+            http_address=f"127.0.0.1:{silent.getsockname()[1]}",
+            grpc_address="127.0.0.1:1",
+            admin_key=None,
+            model_control=True,
+        )
+        with pytest.raises(LaunchError, match=r"no answer within 0\.2 s; .*--timeout"):
+            Control(there, timeout_s=0.2).load("tensorrt_llm")

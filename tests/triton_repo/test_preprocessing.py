@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,6 +192,34 @@ def test_on_a_real_triton_tensors_have_their_types_and_shapes(
     assert result.as_numpy("EMBEDDING_BIAS").shape == (2, 0)
     assert result.as_numpy("DECODER_INPUT_ID").shape == (2, 0)
     assert result.as_numpy("OUT_PROMPT_TABLE_EXTRA_IDS").shape == (2, 0)
+
+
+def test_half_a_surrogate_pair_is_refused_by_name(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    from triton_repo.runtime.preprocessing_tensors import Preprocessor
+
+    engine = make_engine(tmp_path / "engine", tokenizer=tokenizer)
+    (engine / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    preprocessor = Preprocessor(engine, engine, add_special_tokens=True)
+    messages = text(['[{"role": "user", "content": "\\ud800"}]'])
+    with pytest.raises(ValueError, match="MESSAGES: half of a surrogate pair"):
+        preprocessor.prompts({"MESSAGES": messages})
+
+
+def test_a_word_the_engine_has_no_logit_for_is_refused_by_name(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    from triton_repo.runtime.preprocessing_tensors import Preprocessor
+
+    engine = make_engine(tmp_path / "engine", tokenizer=tokenizer)
+    config = json.loads((engine / "config.json").read_text())
+    config["pretrained_config"]["vocab_size"] = 3
+    (engine / "config.json").write_text(json.dumps(config))
+    bias = {
+        "EMBEDDING_BIAS_WORDS": text(["a"]),
+        "EMBEDDING_BIAS_WEIGHTS": np.array([[1]], np.float32),
+    }
+    with pytest.raises(ValueError, match="EMBEDDING_BIAS_WORDS: 'a'"):
+        run(Preprocessor(engine, engine, add_special_tokens=True), "a", **bias)
 
 
 @pytest.mark.triton

@@ -123,12 +123,42 @@ def test_a_word_is_read_by_any_name_and_written_as_upstream_reads_it(
 
 
 @pytest.mark.parametrize(
+    ("name", "word", "value"),
+    [
+        ("medusa_choices", "{1, 5}, {1, 2, 3}", ((1, 5), (1, 2, 3))),
+        ("medusa_choices", "{0},{0,0,},", ((0,), (0, 0))),
+        ("max_attention_window_size", "0001, 64,", (1, 64)),
+        ("gpu_device_ids", "0,1,;2,3", ((0, 1), (2, 3))),
+    ],
+)
+def test_spaces_and_last_commas_are_taken_as_upstream_takes_them(
+    name: str, word: str, value: Any
+) -> None:
+    assert by_any_name(name).read(word) == value
+
+
+@pytest.mark.parametrize(
+    ("build", "options"),
+    [
+        ({"speculative_decoding_mode": 4}, {"medusa_choices": ((0,),)}),
+        ({}, {"gpu_weights_percent": 1.0}),
+        ({}, {"kv_cache_onboard_blocks": True}),
+    ],
+)
+def test_what_upstream_reads_by_itself_is_let_pass(
+    tmp_path: Path, build: dict[str, Any], options: dict[str, Any]
+) -> None:
+    settle(make(tmp_path, **build), **options)
+
+
+@pytest.mark.parametrize(
     ("name", "word"),
     [
         ("batching_strategy", "V1"),
         ("enable_kv_cache_reuse", "maybe"),
         ("kv_cache_free_gpu_mem_fraction", "1.5"),
         ("kv_cache_free_gpu_mem_fraction", "lots"),
+        ("kv_cache_free_gpu_mem_fraction", "nan"),
         ("max_queue_size", "-1"),
         ("max_queue_size", "1.5"),
         ("gpu_device_ids", "0,x"),
@@ -210,13 +240,9 @@ LOOKAHEAD = {
             "at most the engine's 82 tokens; found 83",
         ),
         ({}, LOOKAHEAD, "does nothing without decoding_mode lookahead"),
-        (
-            {"speculative_decoding_mode": 4},
-            {"medusa_choices": ((0,),)},
-            "does nothing without decoding_mode medusa",
-        ),
         ({}, {"medusa_choices": ((0,),)}, "needs an engine built for medusa"),
         ({}, {"gpu_weights_percent": 0.5}, "whose weights may be streamed"),
+        ({}, {"gpu_weights_percent": 0.0}, "whose weights may be streamed"),
         (
             {},
             {"kv_cache_host_memory_bytes": 1, "enable_kv_cache_reuse": False},

@@ -25,6 +25,8 @@ from tiny_engine import make_engine
 
 from builder.errors import LaunchError
 from triton_repo import processes
+from triton_repo.control import access
+from triton_repo.control.client import Control
 from triton_repo.launch import LaunchConfig, Triton
 from triton_repo.layout import write_repository
 from triton_repo.probe import REQUESTS, Probe, ask
@@ -147,6 +149,26 @@ def test_a_model_that_does_not_answer_in_time_fails_the_probe_and_is_restarted(
     with Triton(config, on_event=events.append) as triton:
         until(lambda: triton.restarts >= 1, timeout_s=60)
     assert "echo gave no token within 1 s" in events[0]
+
+
+@pytest.mark.triton
+def test_a_model_that_was_unloaded_is_not_probed(tmp_path: Path) -> None:
+    config = LaunchConfig(
+        repository=add_model(tmp_path / "repo"),
+        log_path=tmp_path / "log",
+        python_backends={},
+        model_control=True,
+        admin_key="sesame",
+        grace_s=1,
+        backoff_s=0.1,
+        probe=Probe(requests={"echo": {"X": [1]}}, interval_s=0.3, timeout_s=20),
+    )
+    events: list[str] = []
+    with Triton(config, on_event=events.append) as triton:
+        Control(access.read(config.log_path)).unload("echo")
+        time.sleep(4)
+        assert events == []
+        assert triton.restarts == 0
 
 
 @pytest.mark.triton

@@ -10,7 +10,7 @@ import pytest
 
 from builder.errors import RequestError
 from triton_repo.executor.request import Request, SamplingParams
-from triton_repo.executor.sampler import Floats, _top_p, choose, process, sample
+from triton_repo.executor.sampler import Floats, choose, nucleus_share, process, sample
 from triton_repo.executor.sequence import Sequence
 
 VOCAB = 3000
@@ -224,7 +224,7 @@ def test_the_decay_is_the_layers_recurrence() -> None:
         expected.append(top_p)
         top_p = max(top_p * 0.85, 0.3)
     found = [
-        _top_p(sequence([0], (5,) * n, top_p=0.9, top_p_decay=0.85, top_p_min=0.3))
+        nucleus_share(sequence([0], (5,) * n, top_p=0.9, top_p_decay=0.85, top_p_min=0.3))
         for n in range(12)
     ]
     assert found == pytest.approx(expected)
@@ -286,3 +286,15 @@ def test_the_engines_logits_are_left_as_they_are() -> None:
 def test_impossible_values_are_refused_by_name(name: str, values: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match=name):
         SamplingParams(**values)
+
+
+def test_a_branch_counts_its_own_tokens_for_the_penalties() -> None:
+    first = sequence([5, 6], (7,), frequency_penalty=0.5)
+    process(ROW, first)
+    second = first.branch()
+    first.append(8)
+    second.append(9)
+    for one, own, other in ((first, 8, 9), (second, 9, 8)):
+        changed = ROW - process(ROW, one)
+        assert changed[[5, 6, 7, own]] == pytest.approx([0.5] * 4, abs=1e-5)
+        assert changed[other] == 0

@@ -191,6 +191,21 @@ def test_http_which_has_no_tls_stays_on_this_machine(
             grpc.channel_ready_future(channel).result(timeout=20)
 
 
+def test_whether_the_models_own_certificate_is_let_in_is_known_before(tmp_path: Path) -> None:
+    ours, others = trustme.CA(), trustme.CA()
+    issued = ours.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    for authority, expected in ((ours, True), (others, False)):
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        tls = ServerTls(
+            certificate=tmp_path / "cert.pem",
+            key=tmp_path / "key.pem",
+            client_ca=tmp_path / "ca.pem",
+        )
+        assert tls.models_are_let_in() is expected
+
+
 def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
     tls = ServerTls(certificate=tmp_path / "none.pem", key=tmp_path / "key.pem")
     with pytest.raises(ArtifactError, match=r"none.pem is needed for TLS"):

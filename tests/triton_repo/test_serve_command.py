@@ -36,6 +36,7 @@ MEANINGLESS = (
     (("--only", "proxy", "--restrict-admin"), "--restrict-admin has no meaning with --only proxy"),
     (("--only", "proxy", "--log-verbose", "1"), "--log-verbose has no meaning with --only proxy"),
     (("--only", "proxy", "--dry-run"), "--dry-run has no meaning with --only proxy"),
+    (("--probe-timeout", "9"), "--probe-timeout has no meaning without --probe-interval"),
     (("--only", "triton", "--tls-cert", "{file}"), "TLS needs --tls-cert and --tls-key"),
     (("--only", "triton", "--tls-client-ca", "{file}"), "TLS needs --tls-cert and --tls-key"),
     (
@@ -53,6 +54,26 @@ def test_an_option_that_does_nothing_is_refused(
     result = run(repository, *(option.format(file=file) for option in options))
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_tls_from_the_environment_is_refused_too(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TRTBUILD_SERVE_TLS_CERT", "TRTBUILD_SERVE_TLS_KEY"):
+        monkeypatch.setenv(name, str(repository / "trtbuild.json"))
+    words = [str(repository), "--dry-run"]
+    result = CliRunner().invoke(serve, words, auto_envvar_prefix="TRTBUILD_SERVE")
+    assert result.exit_code == 2
+    assert "--tls-cert has no meaning without --only triton" in result.stderr
+
+
+def test_a_dry_run_has_the_models_environment_and_no_key(repository: Path) -> None:
+    file = repository / "trtbuild.json"
+    tls = ("--tls-cert", file, "--tls-key", file)
+    result = run(repository, "--only", "triton", "--host", "0.0.0.0", "--dry-run", *tls)
+    assert f"TRTBUILD_TRITON_GRPC_CERTIFICATE={file.resolve()}" in shlex.split(result.stdout)
+    assert "trtbuild-admin-key=CHOOSE-A-KEY" in result.stdout
+    assert "CHOOSE-A-KEY" in result.stderr
 
 
 def test_a_dry_run_shows_the_command_with_what_was_chosen(repository: Path) -> None:
@@ -98,11 +119,12 @@ def test_a_dry_run_of_several_engines_shows_the_orchestrator(
     ]
     write_parts(parts, tmp_path / "repo")
     words = shlex.split(run(tmp_path / "repo", "--dry-run").stdout)
-    assert words[3:6] == [
+    before = words[3 : words.index(str(tmp_path / "bin" / "mpirun"))]
+    assert {
         "TRTLLM_ORCHESTRATOR=1",
         "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES=1",
-        str(tmp_path / "bin" / "mpirun"),
-    ]
+        "TRTBUILD_TRITON_GRPC=127.0.0.1:8001",
+    } <= set(before)
     assert "--model-control-mode=explicit" not in words
 
 

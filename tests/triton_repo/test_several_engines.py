@@ -193,6 +193,21 @@ def test_a_pair_that_does_not_fit_is_refused(
         layout.write_parts([Part(engine=engine, draft=draft)], tmp_path / "repo")
 
 
+def test_an_engine_called_as_anothers_draft_is_refused(tmp_path: Path) -> None:
+    engine, draft = gpu_engine(tmp_path / "engine", **DRAFTING), gpu_engine(tmp_path / "draft")
+    parts = [
+        Part(engine=engine, name="chat", draft=draft),
+        Part(engine=draft, name="chat_draft"),
+    ]
+    with pytest.raises(LimitError, match="the name of another's draft; found chat_draft"):
+        layout.write_parts(parts, tmp_path / "repo")
+
+
+def test_instances_on_a_cpu_need_no_gpus(tmp_path: Path) -> None:
+    options = RepositoryOptions(tensorrt_llm_instance_count=2)
+    layout.write_repository(make_engine(tmp_path / "engine"), tmp_path / "repo", options=options)
+
+
 def test_another_version_is_in_another_folder(tmp_path: Path) -> None:
     layout.write_repository(gpu_engine(tmp_path / "engine"), tmp_path / "repo", version=3)
     assert parameters(tmp_path / "repo", "tensorrt_llm")["gpt_model_path"] == "tensorrt_llm/3"
@@ -255,6 +270,9 @@ def test_adapters_that_upstream_misreads_are_refused_and_found(tmp_path: Path) -
     write_prefetch(tmp_path / "loaded", {7: read_adapter(adapter)}, wide)
     (found,) = lint(tmp_path / "repo", files=False)
     assert (found.file, found.found) == (f"{tmp_path}/loaded/7", "an adapter of attn_dense")
+    np.save(tmp_path / "loaded" / "7" / "model.lora_config.npy", np.zeros(3, np.int32))
+    (found,) = lint(tmp_path / "repo", files=False)
+    assert found.do == "write the adapter again"
     (tmp_path / "loaded" / "7" / "model.lora_config.npy").write_bytes(b"?")
     (found,) = lint(tmp_path / "repo", files=False)
     assert found.do == "write the adapter again"

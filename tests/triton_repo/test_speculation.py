@@ -142,6 +142,20 @@ def test_a_fixed_threshold_takes_what_is_likely_enough() -> None:
     assert accepted(0.51) == 0
 
 
+def test_a_nucleus_that_has_decayed_refuses_what_lies_beyond_it() -> None:
+    """The decay makes 0.9 to 0.45 after one token: only the likeliest is left."""
+    request = Request(
+        input_ids=[0],
+        max_tokens=4,
+        draft_ids=(0, 1),
+        draft_logits=np.log(np.array([[0.6, 0.4], [0.6, 0.4]], np.float32)),
+        draft_acceptance_threshold=0.5,
+        sampling=SamplingParams(top_p=0.9, top_p_decay=0.5),
+    )
+    rows = np.stack([np.log(np.array([0.6, 0.4], np.float32))] * 3)
+    assert verify(rows, Sequence(request, 100)).accepted == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [

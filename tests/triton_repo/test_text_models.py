@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def test_a_drafted_text_is_the_engines_own(triton: Triton, name: str, streaming:
         )
         assert drafted["text_output"] == plain["text_output"]
         assert drafted["finish_reason"] == plain["finish_reason"]
+
+
+def test_an_answer_may_begin_with_its_prompt(triton: Triton) -> None:
+    for prompt in PROMPTS:
+        alone = ask(triton, "right_ensemble", prompt)["text_output"]
+        both = ask(triton, "right_ensemble", prompt, exclude_input_in_output=False)
+        assert both["text_output"] == prompt + alone
+
+
+def test_a_clients_own_fault_is_told_as_such_by_every_model(triton: Triton) -> None:
+    for model in ("right_ensemble", "right_tensorrt_llm_bls"):
+        connection = HTTPConnection(triton.http_address, timeout=60)
+        body = {"text_input": "a", "max_tokens": 3, "temperature": -1.0}
+        connection.request("POST", f"/v2/models/{model}/generate", body=json.dumps(body))
+        response = connection.getresponse()
+        said = response.read().decode()
+        connection.close()
+        assert (response.status, "temperature" in said) == (400, True), said
 
 
 def test_how_many_drafts_were_right_is_told(triton: Triton) -> None:

@@ -126,6 +126,7 @@ def test_set_beats_the_option_and_one_engines_beats_all(tmp_path: Path) -> None:
         (("--name", "a", "--name", "b"), "1 engines need as many --name"),
         (("--lora", "one", "--lora", "other/one"), "a name of its own"),
         (("--draft", "one", "--draft", "two"), "an engine has one draft"),
+        (("--name", "a", "--set", "a_draft:max_beam_width=1"), "a has no --draft"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

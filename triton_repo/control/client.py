@@ -67,6 +67,11 @@ class Control:
             )
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
+        except TimeoutError as error:
+            raise LaunchError(
+                f"Triton at {self.access.http_address} gave no answer within {self._timeout_s:g} s",
+                do="it may still be at it: see trtbuild models list, or give a longer --timeout",
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise LaunchError(
                 f"Triton at {self.access.http_address} doesn't answer",

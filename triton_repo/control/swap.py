@@ -70,6 +70,12 @@ def swap(
         _require_fit(old, new)
         if old.target != "openvino":
             say("both engines are in GPU memory until the old one's last request is answered")
+        if old.target == "tensorrt-llm":
+            say(
+                "the new engine loads into what the old one's KV cache leaves, by default a tenth"
+                " of what was free: set max_tokens_in_paged_kv_cache, or a"
+                " kv_cache_free_gpu_mem_fraction of at most 0.45, when writing the repository"
+            )
         try:
             new.install()
             for model in new.models:

@@ -20,12 +20,13 @@ class Admission:
     max_beam_width: int
     max_draft_len: int
     chunked_context: bool
+    max_logits_bytes: int
 
     def check(self, request: Request) -> None:
         """Raise RequestError, naming the input, for what can't run."""
         for problem in (*self._prompt(request), *self._tokens(request), *self._drafts(request)):
             raise problem
-        for problem in self._answers(request):
+        for problem in (*self._answers(request), *self._logits(request)):
             raise problem
 
     def _prompt(self, request: Request) -> Iterator[RequestError]:
@@ -102,6 +103,24 @@ class Admission:
                 "draft_acceptance_threshold must lie above 0 and not above 1",
                 found=f"{threshold:g}",
                 param="draft_acceptance_threshold",
+            )
+
+    def _logits(self, request: Request) -> Iterator[RequestError]:
+        """What is kept until it is sent: float32 rows of the vocabulary's size."""
+        size = len(request.input_ids)
+        answer = min(request.max_tokens, self.max_total_tokens - size)
+        count = max(request.answer_count, request.beam_width)
+        context = size if request.context_logits else 0
+        generation = answer * count if request.generation_logits else 0
+        wanted_bytes = (context + generation) * self.vocab_size * 4
+        if wanted_bytes > self.max_logits_bytes:
+            name = "return_context_logits" if context else "return_generation_logits"
+            yield RequestError(
+                f"{name}: the request's logits may take {self.max_logits_bytes / 2**20:.0f} MiB",
+                found=f"{context + generation} rows of {self.vocab_size}, "
+                f"{wanted_bytes / 2**20:.0f} MiB",
+                do="shorten the prompt or lower request_output_len",
+                param=name,
             )
 
     def _answers(self, request: Request) -> Iterator[RequestError]:

@@ -16,7 +16,8 @@ class ExecutorConfig:
 
     `max_queue_size` counts answers that haven't begun; 0 is no limit. With
     `enable_chunked_context` off a prompt is computed in one step, so it can't be longer than
-    `max_num_tokens`.
+    `max_num_tokens`. `max_logits_bytes` is how much a request's context and generation logits may
+    come to: they are kept until the answer is sent.
     """
 
     dtype: str
@@ -31,6 +32,7 @@ class ExecutorConfig:
     enable_chunked_context: bool = True
     guaranteed_no_evict: bool = False
     max_queue_size: int = 0
+    max_logits_bytes: int = 256 << 20
     threads: int = 0
 
     @classmethod

@@ -61,6 +61,7 @@ class Executor:
             max_beam_width=config.max_beam_width,
             max_draft_len=config.max_draft_len,
             chunked_context=config.enable_chunked_context,
+            max_logits_bytes=config.max_logits_bytes,
         )
         self._inbox: deque[Group] = deque()
         self._cancelled: deque[Group] = deque()

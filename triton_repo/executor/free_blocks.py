@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from triton_repo.executor.request import DEFAULT_PRIORITY, LEAST_PRIORITY
 
+_SPARE = 16
+"""How many outdated entries of the heap are always borne."""
+
 
 class FreeBlocks:
     """Free blocks; the lowest priority goes first, then the one that has been free longest.
@@ -40,6 +43,9 @@ class FreeBlocks:
         if duration_ms is not None and priority != DEFAULT_PRIORITY:
             self._expiry_ns[block] = self._clock() + duration_ms * 1_000_000
             heapq.heappush(self._expiring, (self._expiry_ns[block], block))
+            if len(self._expiring) > 2 * len(self._expiry_ns) + _SPARE:
+                self._expiring = [(expiry, one) for one, expiry in self._expiry_ns.items()]
+                heapq.heapify(self._expiring)
 
     def take(self) -> int:
         """Give away the one that is least worth keeping. There must be one."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from openvino._offline_transformations import paged_attention_transformation
 
 from builder.errors import ArtifactError, LimitError
+from builder.machine.resources import memory
 from triton_repo.executor.lora import LoraInputs
 from triton_repo.executor.output import Logits
 from triton_repo.executor.scheduler import Chunk
@@ -128,10 +129,7 @@ def _caches(compiled: ov.CompiledModel, blocks: int) -> dict[str, ov.Tensor]:
 
 
 def _refuse_too_large(size_bytes: int) -> None:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
+    available = memory().available_bytes
     if size_bytes > available:
         raise LimitError(
             "the KV cache doesn't fit this machine's memory",

@@ -67,7 +67,7 @@ def choose(row: Floats, sequence: Sequence) -> Choice:
         return Choice(max(request.end_id, 0), 0.0, _why_nothing_is_left(logits[best]))
     if request.sampling.greedy:
         return Choice(best, _greedy_log_prob(logits, best, request))
-    found = _candidates(logits, best, request.sampling, _top_p(sequence))
+    found = _candidates(logits, best, request.sampling, nucleus_share(sequence))
     index = _pick(found, sequence.random.random())
     token = index if found.tokens is None else int(found.tokens[index])
     if not request.log_probs:
@@ -91,7 +91,7 @@ def process(row: Floats, sequence: Sequence) -> Floats:
     if sampling.temperature != 1:
         logits /= np.float32(sampling.temperature)
     if sampling.penalised:
-        _penalise(logits, sequence.tokens, sampling)
+        _penalise(logits, sequence)
     if sequence.generated < sampling.min_tokens and request.end_id >= 0:
         logits[request.end_id] = -np.inf
     for word in request.bad_words:
@@ -111,8 +111,11 @@ def _plainly_greedy(sequence: Sequence) -> bool:
     )
 
 
-def _penalise(logits: Floats, tokens: list[int], sampling: SamplingParams) -> None:
-    seen, times = np.unique(np.array(tokens, np.int64), return_counts=True)
+def _penalise(logits: Floats, sequence: Sequence) -> None:
+    sampling, seen_times = sequence.request.sampling, sequence.seen()
+    count = len(seen_times)
+    seen = np.fromiter(seen_times.keys(), np.int64, count)
+    times = np.fromiter(seen_times.values(), np.int64, count)
     values = logits[seen]
     if sampling.repetition_penalty != 1:
         penalty = np.float32(sampling.repetition_penalty)
@@ -128,7 +131,7 @@ def _begun(word: tuple[int, ...], tokens: list[int]) -> bool:
     return begin == 0 or tuple(tokens[-begin:]) == word[:-1]
 
 
-def _top_p(sequence: Sequence) -> float:
+def nucleus_share(sequence: Sequence) -> float:
     """The nucleus of this step: it decays with each token since the start or the last reset."""
     sampling = sequence.request.sampling
     if sampling.top_k or (sampling.top_p_decay == 1 and sampling.top_p >= sampling.top_p_min):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from copy import copy
 from dataclasses import dataclass
 
@@ -69,6 +70,8 @@ class Sequence:
         self.cum_log_prob = 0.0
         self.rows: list[Logits] = []
         self.row: Logits | None = None
+        self._seen: Counter[int] = Counter()
+        self._seen_len = 0
 
     @property
     def generated(self) -> int:
@@ -86,6 +89,12 @@ class Sequence:
         if end > len(self.tokens):
             ids.extend(self.drafts[: end - len(self.tokens)])
         return ids
+
+    def seen(self) -> Counter[int]:
+        """How often each token is there; only those since the last call are counted anew."""
+        self._seen.update(self.tokens[self._seen_len :])
+        self._seen_len = len(self.tokens)
+        return self._seen
 
     def append(self, token: int) -> FinishReason | None:
         """Add the chosen token; say whether it was the last, and why."""
@@ -109,6 +118,7 @@ class Sequence:
         other = copy(self)
         other.tokens, other.log_probs, other.rows = [*self.tokens], [*self.log_probs], [*self.rows]
         other.blocks, other.block_keys, other.row = [], [], None
+        other._seen = Counter(self._seen)
         other.guide = self.guide.fork() if self.guide is not None else None
         return other
 

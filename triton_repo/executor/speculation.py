@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from builder.errors import RequestError
 from triton_repo.executor.output import FinishReason, Logits
-from triton_repo.executor.sampler import choose, process
+from triton_repo.executor.sampler import MOST_TOP_K, choose, nucleus_share, process
 from triton_repo.executor.sequence import Sequence
 
 Probabilities = NDArray[np.float64]
@@ -90,10 +90,11 @@ def _distribution(row: Logits, sequence: Sequence) -> Probabilities:
         raise RequestError("what the request forbids leaves no token")
     probabilities = _softmax(logits)
     order = np.argsort(-probabilities, kind="stable")
-    kept = 1 if sampling.greedy else sampling.top_k or order.size
-    if 0 < sampling.top_p < 1:
+    kept = 1 if sampling.greedy else min(sampling.top_k, MOST_TOP_K) or order.size
+    top_p = nucleus_share(sequence)
+    if 0 < top_p < 1:
         cumulative = probabilities[order[:kept]].cumsum()
-        kept = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1])) + 1
+        kept = int(np.searchsorted(cumulative, top_p * cumulative[-1])) + 1
     probabilities[order[kept:]] = 0
     return probabilities / probabilities.sum()  # type: ignore[no-any-return]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from triton_repo.lint.repository import Model, Repository
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _FOLDERS = ("tokenizer_dir", "gpt_model_path", "encoder_model_path", "multimodal_model_path")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _OTHERS = ("xgrammar_tokenizer_info_path", "lora_prefetch_dir")
 
 
@@ -48,7 +50,11 @@ def _path(repository: Repository, model: Model, name: str, value: str) -> Iterat
     place = repository.resolve(value)
     there = place.is_file() if name.endswith("_info_path") else place.is_dir()
     field = f"parameters.{name}"
-    if not there:
+    hub = name == "tokenizer_dir" and repository.manifest is None and _HUB_ID.fullmatch(value)
+    if hub and not place.exists():
+        do = "copy the tokenizer's files into a folder and name that"
+        yield warning(model.file, field, f"{value}: no folder; a model of a hub's, if any", do)
+    elif not there:
         found = f"{value}: nothing there" if not place.exists() else f"{value}: no folder"
         if name.endswith("_info_path") and place.exists():
             found = f"{value}: no file"

@@ -14,6 +14,10 @@ from triton_repo.lint.finding import Finding, error, warning
 from triton_repo.lint.repository import Model, Repository
 from triton_repo.models.pbtxt import BEYOND
 from triton_repo.options import SETTINGS, RepositoryOptions
+from triton_repo.settings import Kind
+
+_YES = ("t", "y", "yes")
+"""What upstream's models in Python take for true besides."""
 
 
 def known(repository: Repository) -> Iterator[Finding]:
@@ -37,6 +41,8 @@ def values(repository: Repository) -> Iterator[Finding]:
             word = model.values.get(each.parameter) if each.parameter else None
             if word is None or model.role not in MODELS:
                 continue
+            if each.kind is Kind.FLAG and word.lower() in _YES and _upstreams(repository, model):
+                continue
             try:
                 found[name] = each.read(word)
             except LimitError as why:
@@ -44,6 +50,10 @@ def values(repository: Repository) -> Iterator[Finding]:
         engine = repository.engine(model) if model.role == "tensorrt_llm" else None
         if engine:
             yield from _engine(model, found, engine)
+
+
+def _upstreams(repository: Repository, model: Model) -> bool:
+    return repository.manifest is None and model.config.backend == "python"
 
 
 def _engine(model: Model, found: Mapping[str, Any], engine: Engine) -> Iterator[Finding]:
@@ -58,9 +68,13 @@ def _engine(model: Model, found: Mapping[str, Any], engine: Engine) -> Iterator[
     chosen = RepositoryOptions(
         **{**unset, **found, "tensorrt_llm_instance_count": count},
     )
-    for broken in rules.broken(asked, chosen, engine):
-        do = f"{broken.what}; {broken.do}" if broken.do else broken.what
-        yield error(model.file, f"parameters.{_subject(broken)}", broken.found or "", do)
+    for report, refused in (
+        (error, rules.broken(asked, chosen, engine)),
+        (warning, rules.too_wide(asked, engine)),
+    ):
+        for broken in refused:
+            do = f"{broken.what}; {broken.do}" if broken.do else broken.what
+            yield report(model.file, f"parameters.{_subject(broken)}", broken.found or "", do)
 
 
 def _subject(broken: LimitError) -> str:

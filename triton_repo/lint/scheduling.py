@@ -48,7 +48,7 @@ def instances(repository: Repository) -> Iterator[Finding]:
                 do = "set KIND_CPU: this makes instances on each GPU, and fails without one"
                 yield error(model.file, "instance_group.kind", "KIND_GPU", do)
         count = sum(group.count for group in groups)
-        if model.role == "postprocessing" and count > 1:
+        if model.role == "postprocessing" and count > 1 and _gets_streams(repository, model):
             do = "set 1: several hand out the parts of a stream in a wrong order"
             yield error(model.file, "instance_group.count", str(count), do)
         if model.role == "tensorrt_llm_bls" and count == 1 and repository.manifest is None:
@@ -91,6 +91,16 @@ def streams(repository: Repository) -> Iterator[Finding]:
                 do = f"let it be the same as that of {name}, which it calls"
                 found = str(_decoupled(model)).lower()
                 yield error(model.file, "model_transaction_policy.decoupled", found, do)
+
+
+def _gets_streams(repository: Repository, model: Model) -> bool:
+    """Whether a stream's parts come in requests of their own: an ensemble's, and always ours."""
+    for each in repository.of("ensemble"):
+        steps = {step.model_name for step in each.config.ensemble_scheduling.step}
+        engines = (e for e in repository.of("tensorrt_llm") if e.name in steps)
+        if model.name in steps and any(map(_decoupled, engines)):
+            return True
+    return repository.manifest is not None
 
 
 def _decoupled(model: Model) -> bool:

@@ -16,14 +16,24 @@ from triton_repo.runtime.inputs import Asked
 from triton_repo.runtime.outputs_tensors import Part, makers
 
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+_SMALL_BYTES = 1 << 16
+"""A larger response goes without the final flag, which follows alone: a sender is closed by the
+flag even where the response doesn't fit the shared memory, and could tell no error then."""
+
+
+class UnfinishedError(Exception):
+    """A request can't be ended any more: its client would wait for ever."""
 
 
 class Stream:
     """The answers to one Triton request: one for each of its prompts, over one sender."""
 
-    def __init__(self, request: Any, asked: list[Asked], logits_dtype: type) -> None:
+    def __init__(
+        self, request: Any, asked: list[Asked], logits_dtype: type, *, decoupled: bool
+    ) -> None:
         self.request_id: str = request.request_id()
         self._sender: Any = request.get_response_sender()
+        self._decoupled = decoupled
         wanted = request.requested_output_names()
         batched = len(asked) > 1
         self.answers = [
@@ -32,17 +42,42 @@ class Stream:
         ]
         self._open = len(asked)
 
-    def send(self, response: Any, *, last_of_answer: bool) -> None:
-        """Send a response, None for none; the request's last one carries Triton's final flag."""
-        flags = 0 if self._open - last_of_answer else _FINAL
-        if response is not None:
-            self._sender.send(response, flags=flags)
-        elif flags:
-            self._sender.send(flags=flags)
+    def send(self, response: Any, *, size_bytes: int = 0, last_of_answer: bool) -> None:
+        """Send a response, None for none; Triton's final flag comes with the last, or after it."""
+        last = last_of_answer and self._open == 1
+        together = last and (size_bytes < _SMALL_BYTES or not self._decoupled)
+        if response is not None and not together:
+            self._sender.send(response, flags=0)
+        if last:
+            self._finish(*([response] if response is not None and together else []))
         self._open -= last_of_answer
-        if flags:
-            # Triton can't unload a model while senders of a batch of requests are held.
-            self._sender = None
+
+    def fail(self, error: Any) -> None:
+        """End an answer with an error, for a response that couldn't be sent."""
+        last = self._open == 1
+        self._open -= 1
+        if self._sender is None:
+            return
+        if last and not self._decoupled:
+            self._finish(error)
+            return
+        try:
+            self._sender.send(error, flags=0)
+        finally:
+            if last:
+                self._finish()
+
+    def _finish(self, *response: Any) -> None:
+        """Send the final flag. Raises UnfinishedError if the request stays open."""
+        # Triton can't unload a model while senders of a batch of requests are held.
+        sender, self._sender = self._sender, None
+        try:
+            sender.send(*response, flags=_FINAL)
+        except Exception as error:
+            # What fails on Triton's side, such as a client's own output buffer, it tells the client
+            if not response or "shared memory pool" in str(error):
+                raise UnfinishedError(str(error)) from error
+            raise
 
     def cancelled(self) -> bool:
         """Whether the client has gone."""
@@ -50,7 +85,7 @@ class Stream:
 
 
 class Answer:
-    """The answer to one prompt. `handle` is set once the executor has taken it."""
+    """The answer to one prompt. `handle` is set while the executor has it; `closed` is the end."""
 
     def __init__(
         self,
@@ -64,6 +99,7 @@ class Answer:
         self.asked = asked
         self.handle: Handle | None = None
         self.cancelled = False
+        self.closed = False
         self.generated = 0
         self._pending: dict[int, Part] = {}
         self._cum_log_probs: dict[int, float] = {}
@@ -98,23 +134,26 @@ class Answer:
         if final and not parts:
             self.stream.send(None, last_of_answer=True)
         for place, part in enumerate(parts, 1):
-            self.stream.send(self._response(part), last_of_answer=final and place == len(parts))
+            response, size_bytes = self._response(part)
+            last = final and place == len(parts)
+            self.stream.send(response, size_bytes=size_bytes, last_of_answer=last)
 
     def fail(self, message: str) -> None:
-        """End the answer with an error of the executor's."""
-        self.stream.send(_error(message, pb_utils.TritonError.INTERNAL), last_of_answer=True)
+        """End the answer with an error, for a response that couldn't be sent."""
+        self.stream.fail(_error(message, pb_utils.TritonError.INTERNAL))
 
-    def _response(self, part: Part) -> Any:
+    def _response(self, part: Part) -> tuple[Any, int]:
+        """A response, and how many bytes its tensors have."""
         if part.error is not None:
-            return _error(part.error, pb_utils.TritonError.INTERNAL)
+            return _error(part.error, pb_utils.TritonError.INTERNAL), 0
         self.generated += part.generated
         index = part.sequence_index
         part.cum_log_prob = self._cum_log_probs.get(index, 0.0) + sum(part.log_probs)
         self._cum_log_probs[index] = part.cum_log_prob
-        values = ((name, make(part)) for name, make in self._makers)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, value) for name, value in values if value is not None]
-        )
+        made = [(name, make(part)) for name, make in self._makers]
+        values = [(name, value) for name, value in made if value is not None]
+        tensors = [pb_utils.Tensor(name, value) for name, value in values]
+        return pb_utils.InferenceResponse(tensors), sum(value.nbytes for _, value in values)
 
 
 def refuse(request: Any, message: str) -> None:
@@ -123,9 +162,13 @@ def refuse(request: Any, message: str) -> None:
     request.get_response_sender().send(error, flags=_FINAL)
 
 
-def acknowledge(request: Any) -> None:
-    """End a request that has no answer, such as one that stops another."""
-    request.get_response_sender().send(flags=_FINAL)
+def acknowledge(request: Any, *, decoupled: bool) -> None:
+    """End a request that has no answer, such as one that stops another.
+
+    Only a decoupled model may end one without a response.
+    """
+    response = [] if decoupled else [pb_utils.InferenceResponse([])]
+    request.get_response_sender().send(*response, flags=_FINAL)
 
 
 def _error(message: str, code: Any) -> Any:

@@ -56,12 +56,18 @@ class Preprocessor:
             special = self._add_special_tokens
             return [Prompt(row[0], special) for row in _texts("QUERY", inputs["QUERY"])]
         try:
-            return [
-                Prompt(self._template.render(parse(row[0])), special=False)
+            texts = [
+                self._template.render(parse(row[0]))
                 for row in _texts("MESSAGES", inputs["MESSAGES"])
             ]
+            for text in texts:
+                text.encode()
         except MessagesError as error:
             raise ValueError(f"MESSAGES: {error}") from error
+        except UnicodeEncodeError:
+            # JSON can escape what no text can hold
+            raise ValueError("MESSAGES: half of a surrogate pair is no character") from None
+        return [Prompt(text, special=False) for text in texts]
 
     def encode(self, requests: Sequence[Sequence[Prompt]]) -> list[list[list[int]]]:
         """Every request's prompts as ids, those of all requests in parallel."""
@@ -153,6 +159,10 @@ class Preprocessor:
         for i, row in enumerate(words):
             for word, weight in zip(row, weights[i], strict=True):
                 ids = self._tokenizer.encode(word, add_special_tokens=False).ids
+                if max(ids, default=0) >= self._vocab_size:
+                    raise ValueError(
+                        f"EMBEDDING_BIAS_WORDS: {word!r} has tokens beyond the engine's vocabulary"
+                    )
                 bias[i, ids] += weight
         return bias
 

@@ -55,6 +55,7 @@ class TritonPythonModel:
             over=self.answered.append,
         )
         self.compiler = ThreadPoolExecutor(1, "grammars")
+        self.compiling: set[Answer] = set()
         self.metrics = Metrics(args["model_name"], args["model_version"])
         self.closing = threading.Event()
         self.reporter = threading.Thread(target=self._report_loop, name="metrics", daemon=True)
@@ -82,15 +83,15 @@ class TritonPythonModel:
             if not request.request_id():
                 raise RequestError("stop needs the request id of what it stops", param="stop")
             self.sender.cancel(lambda answer: answer.stream.request_id == request.request_id())
-            acknowledge(request)
+            acknowledge(request, decoupled=self.parameters.decoupled)
             return
         asked = [read_request(row, self.engine.accepts) for row in self._prompts(tensors)]
-        stream = Stream(request, asked, self.logits_dtype)
+        stream = Stream(request, asked, self.logits_dtype, decoupled=self.parameters.decoupled)
         self.sender.open(stream.answers)
         for answer in stream.answers:
             guide = answer.asked.guide
             if guide and self.engine.guides and not self.engine.guides.knows(*guide):
-                self.compiler.submit(self._submit, answer)
+                self._compile_first(answer)
             else:
                 self._submit(answer)
 
@@ -104,6 +105,24 @@ class TritonPythonModel:
             )
         return prompts
 
+    def _compile_first(self, answer: Answer) -> None:
+        """Queue a prompt whose grammar must be compiled; it counts as one that waits."""
+        most = self.parameters.max_queue_size
+        waiting = len(self.compiling) + self.engine.executor.stats().waiting_requests
+        if most and waiting >= most:
+            error = f"Maximum queue size of {most} has been reached, please try again later"
+            output = Output([], [], FinishReason.ERROR, error=error, final=True)
+            self.sender.receive(answer, output)
+            return
+        self.compiling.add(answer)
+        self.compiler.submit(self._compiled, answer)
+
+    def _compiled(self, answer: Answer) -> None:
+        try:
+            self._submit(answer)
+        finally:
+            self.compiling.discard(answer)
+
     def _submit(self, answer: Answer) -> None:
         """Give a prompt to the executor, with its guide and its adapter."""
         asked, request = answer.asked, answer.asked.request
@@ -115,12 +134,14 @@ class TritonPythonModel:
                 request = replace(request, guide=self.engine.guides.compile(*asked.guide))
             if asked.adapter:
                 request = replace(request, adapter=self.engine.adapters.resolve(*asked.adapter))
-            answer.handle = self.engine.executor.submit(request, receive)
+            handle = answer.handle = self.engine.executor.submit(request, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             receive(Output([], [], FinishReason.ERROR, error=_message(error), final=True))
             return
         if answer.cancelled:
-            self.engine.executor.cancel(answer.handle)
+            self.engine.executor.cancel(handle)
+        if answer.closed:
+            answer.handle = None
 
     def _report_loop(self) -> None:
         period_s = self.parameters.stats_check_period_ms / 1000

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 
 import triton_python_backend_utils as pb_utils
 
 from triton_repo.executor.executor import Executor
 from triton_repo.executor.output import FinishReason, Output
-from triton_repo.runtime.outputs import Answer
+from triton_repo.runtime.outputs import Answer, UnfinishedError
 from triton_repo.runtime.outputs_tensors import Part
 
 _LOOKS = 4
-"""Clients looked for in a period: a look is a round trip to tritonserver, 0.1 ms and more."""
+_SHARE = 0.1
+"""Clients looked for in a period, at least; more while this share of it lasts: a look is a round
+trip to tritonserver, 0.1 ms and more."""
 
 
 class Sender:
@@ -32,7 +33,8 @@ class Sender:
         self._over = over
         self._open: set[Answer] = set()
         self._ready: list[Answer] = []
-        self._unseen: deque[Answer] = deque()
+        self._unseen: dict[Answer, None] = {}
+        self._looked = 0.0
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="sender", daemon=True)
@@ -47,7 +49,7 @@ class Sender:
     def receive(self, answer: Answer, output: Output) -> None:
         """On the executor's thread: note the tokens, leave the sending to the sender's."""
         with self._wake:
-            if answer.add(output):
+            if not answer.closed and answer.add(output):
                 self._ready.append(answer)
                 self._wake.notify()
 
@@ -71,22 +73,26 @@ class Sender:
         self._thread.join()
 
     def _loop(self) -> None:
+        # Nothing of a turn is held while the next one waits: an idle server keeps no answers.
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
         """Send what is ready; tokens that come meanwhile leave together the next time."""
-        checked = 0.0
-        while True:
-            with self._wake:
-                if not (self._ready or self._closing):
-                    self._wake.wait(self._period_s if self._open else None)
-                if self._closing and not self._ready:
-                    return
-                ready, self._ready = self._ready, []
-                taken = [(answer, *answer.take()) for answer in ready]
-                self._open.difference_update(answer for answer, _, final in taken if final)
-            for answer, parts, final in taken:
-                self._send(answer, parts, final)
-            if time.monotonic() - checked >= self._period_s:
-                self._look()
-                checked = time.monotonic()
+        with self._wake:
+            if not (self._ready or self._closing):
+                self._wake.wait(self._period_s if self._open else None)
+            if self._closing and not self._ready:
+                return False
+            ready, self._ready = self._ready, []
+            taken = [(answer, *answer.take()) for answer in ready]
+            self._open.difference_update(answer for answer, _, final in taken if final)
+        for answer, parts, final in taken:
+            self._send(answer, parts, final)
+        if time.monotonic() - self._looked >= self._period_s:
+            self._look()
+            self._looked = time.monotonic()
+        return True
 
     def _look(self) -> None:
         """Cancel those of the next few open answers whose clients have gone.
@@ -95,34 +101,51 @@ class Sender:
         """
         if not self._unseen:
             with self._wake:
-                self._unseen.extend(self._open)
-        for _ in range(min(_LOOKS, len(self._unseen))):
-            answer = self._unseen.popleft()
+                self._unseen = dict.fromkeys(self._open)
+        end, looks = time.monotonic() + _SHARE * self._period_s, 0
+        while self._unseen and (looks < _LOOKS or time.monotonic() < end):
+            answer = next(iter(self._unseen))
+            del self._unseen[answer]
+            looks += 1
             if answer in self._open and answer.stream.cancelled():
                 self._cancel(answer)
 
     def _cancel(self, answer: Answer) -> None:
         if not answer.cancelled:
             answer.cancelled = True
-            if answer.handle is not None:
-                self._executor.cancel(answer.handle)
+            handle = answer.handle
+            if handle is not None:
+                self._executor.cancel(handle)
 
     def _send(self, answer: Answer, parts: list[Part], final: bool) -> None:
+        if answer.closed:
+            return
         try:
             answer.send(parts, final=final)
+        except UnfinishedError:
+            raise
         except Exception as error:  # noqa: BLE001 - a response too large mustn't stop the others
             self._give_up(answer, str(error))
+            final = True
         if final:
+            answer.closed = True
+            answer.handle = None
+            self._unseen.pop(answer, None)
             self._over(answer)
 
     def _give_up(self, answer: Answer, message: str) -> None:
-        """End an answer whose response Triton won't take."""
+        """End an answer whose response Triton won't take.
+
+        Raises UnfinishedError, which ends the process: it is started again.
+        """
         if answer.handle is not None:
             self._executor.cancel(answer.handle)
         with self._wake:
             self._open.discard(answer)
         try:
             answer.fail(message)
+        except UnfinishedError:
+            raise
         except Exception as error:  # noqa: BLE001 - there is nobody left to tell
             pb_utils.Logger.log_error(
                 f"a response can't be sent: {message}; nor its error: {error}"

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 _REPOSITORY = click.argument("repository", type=options.FOLDER)
 _NAMES = click.argument("names", nargs=-1)
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600,
+    show_default=True,
+    help="Seconds that a model may take to load.",
+)
 
 
 @click.group()
@@ -43,15 +50,16 @@ def list_models(repository: Path, log: Path | None, as_json: bool) -> None:
 @models.command()
 @_REPOSITORY
 @_NAMES
+@_TIMEOUT
 @triton_options.log
-def load(repository: Path, names: tuple[str, ...], log: Path | None) -> None:
+def load(repository: Path, names: tuple[str, ...], timeout: float, log: Path | None) -> None:
     """Load the models NAMES of REPOSITORY; an engine's name stands for all of its models.
 
     One that is loaded is loaded anew where its files have changed. By default all.
     """
     from triton_repo.control.sets import load_order
 
-    control = _control(repository, log)
+    control = _control(repository, log, timeout)
     for model in load_order(repository, names):
         control.load(model)
         console.say(f"{model} is loaded")
@@ -105,10 +113,17 @@ def unload(repository: Path, names: tuple[str, ...], drain: float, log: Path | N
     show_default=True,
     help="Seconds to wait for the old engine's last requests before its files are removed.",
 )
+@_TIMEOUT
 @triton_options.log
 @options.as_json
 def swap(
-    repository: Path, engine: Path, name: str | None, drain: float, log: Path | None, as_json: bool
+    repository: Path,
+    engine: Path,
+    name: str | None,
+    drain: float,
+    timeout: float,
+    log: Path | None,
+    as_json: bool,
 ) -> None:
     """Serve ENGINE in the place of REPOSITORY's engine, without losing a request.
 
@@ -121,7 +136,7 @@ def swap(
         done = swap_engine(
             repository,
             engine,
-            _control(repository, log),
+            _control(repository, log, timeout),
             name=name,
             drain_s=drain,
             say=console.say,
@@ -168,9 +183,9 @@ def probe(repository: Path, timeout: float, log: Path | None, as_json: bool) -> 
         click.echo(f"{model}: a token in {took_ms:g} ms")
 
 
-def _control(repository: Path, log: Path | None) -> Control:
+def _control(repository: Path, log: Path | None, timeout_s: float = 600) -> Control:
     from triton_repo.control import access
     from triton_repo.control.client import Control
     from triton_repo.launch import default_log
 
-    return Control(access.read(log or default_log(repository)))
+    return Control(access.read(log or default_log(repository)), timeout_s=timeout_s)

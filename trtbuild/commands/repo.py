@@ -93,11 +93,14 @@ def _parts(
     called = [names[i] if names else name_of(path) for i, path in enumerate(engines)]
     known = [*called, *(f"{name}{DRAFT}" for name in called)]
     base = RepositoryOptions(**settings)
+    for_drafts = {repo_options.addressed(word, known).engine for word in words} - {*called}
     parts = []
     for path, name in zip(engines, called, strict=True):
         own = repo_options.of_one("--draft", drafts, name, called)
         if len(own) > 1:
             raise click.UsageError(f"--draft {own[1]}: an engine has one draft.")
+        if not own and f"{name}{DRAFT}" in for_drafts:
+            raise click.UsageError(f"--set {name}{DRAFT}:…: {name} has no --draft.")
         parts.append(
             Part(
                 engine=path,

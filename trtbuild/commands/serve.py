@@ -60,6 +60,9 @@ def serve(
     from trtbuild import endpoint
 
     refuse_meaningless(context, only)
+    if only is None and chosen.tls:
+        # from the environment or a file: the proxy would call that Triton in plain text
+        raise click.UsageError("--tls-cert has no meaning without --only triton.")
     if only == "proxy":
         if triton is None or ":" not in triton:
             raise click.UsageError("--only proxy needs --triton HOST:PORT.")

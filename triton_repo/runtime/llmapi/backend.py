@@ -153,6 +153,15 @@ class TritonPythonModel:
                 gauges.update(stats)
             await asyncio.sleep(_STATS_PERIOD_S)
 
+    def _send(self, stream: Stream) -> None:
+        """Send what is due; a response that Triton won't take ends its own stream alone."""
+        try:
+            stream.send()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            if stream.task:
+                self._loop.call_soon_threadsafe(stream.task.cancel)
+            stream.give_up(error)
+
     def _send_all(self) -> None:
         """Send what is due, and look at times for clients that have gone."""
         looked = time.monotonic()
@@ -161,7 +170,7 @@ class TritonPythonModel:
                 stream = self._due.get(timeout=self._period_s)
                 if stream is None:
                     return
-                stream.send()
+                self._send(stream)
                 if self._broken:
                     os._exit(1)
             if time.monotonic() - looked >= self._period_s:

@@ -13,6 +13,8 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 _CACHE, _BATCH = "kvCacheStats", "inflightBatchingStats"
+_FRACTION = "usedFraction"
+"""Not in the stats: the used blocks' share of all, 0 to 1."""
 FAMILIES: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
     ("nv_trt_llm_request_metrics", "request_type"): {
         "active": ("numActiveRequests",),
@@ -32,6 +34,7 @@ FAMILIES: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
         "used": (_CACHE, "usedNumBlocks"),
         "tokens_per": (_CACHE, "tokensPerBlock"),
         "reused": (_CACHE, "reusedBlocks"),
+        "fraction": (_CACHE, _FRACTION),
     },
     ("nv_trt_llm_inflight_batcher_metrics", "inflight_batcher_specific_metric"): {
         "total_context_tokens": (_BATCH, "numCtxTokens"),
@@ -64,6 +67,10 @@ class Gauges:
 
     def update(self, stats: Mapping[str, Any]) -> None:
         """Set what an iteration's stats say."""
+        cache = stats.get(_CACHE) or {}
+        if cache.get("maxNumBlocks") and cache.get("usedNumBlocks") is not None:
+            fraction = cache["usedNumBlocks"] / cache["maxNumBlocks"]
+            stats = {**stats, _CACHE: {**cache, _FRACTION: fraction}}
         for path, gauge in self._gauges:
             value: Any = stats
             for name in path:

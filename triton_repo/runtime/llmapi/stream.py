@@ -72,6 +72,20 @@ class Stream:
             # Triton can't unload a model while senders are held
             self._sender = None
 
+    def give_up(self, error: Exception) -> None:
+        """End with an error, for a response that couldn't be sent.
+
+        Raises if the request stays open, so that its client would wait for ever.
+        """
+        sender, self._sender = self._sender, None
+        try:
+            send_error(sender, error)
+        except Exception as again:
+            # What fails on Triton's side, such as a client's own output buffer, it tells the client
+            if "shared memory pool" in str(error):
+                raise
+            pb_utils.Logger.log_error(f"a response can't be sent: {error}; nor an error: {again}")
+
     def cancelled(self) -> bool:
         """Whether the client has gone."""
         sender = self._sender

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,24 @@ _SUMMED = ("sequence_length", "num_output_tokens")
 Key = tuple[int, int]
 
 
+class Repeated(NamedTuple):
+    """A prompt that its answers begin with."""
+
+    ids: Sequence[int]
+    text: str
+
+
+def repeated(ids: list[int], table: TokenTable, *, skip_special_tokens: bool) -> Repeated:
+    """A prompt as its answers show it. Takes a while for a long one."""
+    detokenizer = table.detokenizer(skip_special_tokens=skip_special_tokens)
+    return Repeated(ids, "".join(map(detokenizer.feed, ids)) + detokenizer.flush())
+
+
 class Answers:
     """Every sequence of a request: (row, index among the sequences) → its beams' texts.
 
-    `ends` are each row's, `prompts` its prompt's ids. With `accumulate`, a stream's text is all
-    of it so far.
+    `ends` are each row's, `repeated` the prompts that answers begin with (empty for none).
+    With `accumulate`, a stream's text is all of it so far.
     """
 
     def __init__(
@@ -34,12 +47,12 @@ class Answers:
         asked: Asked,
         table: TokenTable,
         ends: list[Ends],
-        prompts: list[list[int]],
+        repeated: Sequence[Repeated],
         *,
         skip_special_tokens: bool,
         accumulate: bool,
     ) -> None:
-        self._asked, self._table, self._ends, self._prompts = asked, table, ends, prompts
+        self._asked, self._table, self._ends, self._repeated = asked, table, ends, repeated
         self._skip, self._accumulate = skip_special_tokens, accumulate and asked.streaming
         self._texts: dict[Key, list[AnswerText]] = {}
         self._pieces: dict[Key, list[str]] = {}
@@ -86,14 +99,14 @@ class Answers:
     def _of(self, key: Key, beams: int) -> list[AnswerText]:
         if key not in self._texts:
             row = key[0]
+            before = self._repeated[row] if self._repeated else Repeated((), "")
             self._texts[key] = [
                 AnswerText(
                     self._table,
                     self._ends[row],
                     skip_special_tokens=self._skip,
-                    after=()
-                    if self._asked.streaming or self._asked.exclude_input
-                    else self._prompts[row],
+                    after=before.ids,
+                    before=before.text,
                 )
                 for _ in range(beams)
             ]

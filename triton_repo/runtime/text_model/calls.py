@@ -34,6 +34,8 @@ _OPTIONS = (
 _UNAVAILABLE = re.compile(
     r"maximum queue size|no available versions|is not ready|not healthy|unavailable", re.IGNORECASE
 )
+_CLIENTS_FAULT = re.compile(r"prompt length|the prompt is|token ids must", re.IGNORECASE)
+"""How an engine begins to say that a client's request is at fault, where it names no input."""
 _NEXT_S = 0.1
 """How long the engine may take to show whether it ends by itself."""
 
@@ -89,10 +91,17 @@ class Calls:
         """
         call = self._connected().ModelStreamInfer()
         over = False
+        reading: asyncio.Future[Any] | None = None
         try:
             await call.write(wire.encode(model, inputs, outputs))
             await call.done_writing()
-            while (message := await call.read()) is not grpc.aio.EOF:
+            while True:
+                # a cancelled read would cancel its call at once, see `_end`
+                reading = asyncio.ensure_future(call.read())
+                message = await asyncio.shield(reading)
+                reading = None
+                if message is grpc.aio.EOF:
+                    break
                 if message.error_message:
                     raise _refusal(message.error_message, inputs)
                 over = wire.final(message.infer_response)
@@ -107,10 +116,12 @@ class Calls:
             raise CallError(details or str(error), (await call.code()).name) from error
         finally:
             if not call.done():
-                self._later(_end(call, over=over))
+                self._later(_end(call, reading or asyncio.ensure_future(call.read()), over=over))
 
     async def close(self) -> None:
         """Close the connection, and all that is under way on it."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=10 * _NEXT_S)
         if self._channel is not None:
             await self._channel.close()
 
@@ -133,12 +144,13 @@ def _refusal(message: str, inputs: Mapping[str, Array]) -> CallError:
     """An error of the model's, by its words: Triton 2.51 crashes where streams ask for codes."""
     if _UNAVAILABLE.search(message):
         return CallError(message, "UNAVAILABLE")
-    known = message.partition(":")[0] in inputs
-    return CallError(message, "INVALID_ARGUMENT" if known else "INTERNAL")
+    first = re.match(r"\w*", message)
+    theirs = (first is not None and first[0] in inputs) or _CLIENTS_FAULT.match(message)
+    return CallError(message, "INVALID_ARGUMENT" if theirs else "INTERNAL")
 
 
-async def _end(call: Any, *, over: bool) -> None:
-    """End a call that nobody reads any more.
+async def _end(call: Any, reading: asyncio.Future[Any], *, over: bool) -> None:
+    """End a call that nobody reads any more but for `reading`.
 
     A cancel that meets a stream's own end leaves Triton holding the request for ever, and its model
     can't unload. So what ends by itself is left to, and else the cancel comes behind a token.
@@ -146,8 +158,10 @@ async def _end(call: Any, *, over: bool) -> None:
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
         if not over:
             # a read that runs out of time cancels its call
-            message: Any = await asyncio.wait_for(call.read(), _NEXT_S)
+            message: Any = await asyncio.wait_for(reading, _NEXT_S)
             over = message is grpc.aio.EOF or wire.final(message.infer_response)
+        else:
+            over = await reading is not grpc.aio.EOF
         while over:
             over = await call.read() is not grpc.aio.EOF
     call.cancel()

@@ -20,8 +20,8 @@ class Client:
     """
 
     def __init__(self, request: Any, *, decoupled: bool) -> None:
-        # a tensor's memory is Triton's, and goes with the request
-        self.inputs = {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
+        # numpy's own memory, not Triton's, which goes with the request
+        self.inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         self.wanted: list[str] = request.requested_output_names()
         self._decoupled = decoupled
         self._sender: Any = request.get_response_sender()

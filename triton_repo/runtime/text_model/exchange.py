@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from text.answer import Ends
 from text.detokenizer import TokenTable
 from triton_repo.runtime.preprocessing_tensors import Preprocessor
-from triton_repo.runtime.text_model.answers import NEEDED, OWN, Answers
+from triton_repo.runtime.text_model.answers import NEEDED, OWN, Answers, Repeated, repeated
 from triton_repo.runtime.text_model.client import Client
 from triton_repo.runtime.text_model.request import (
     PREPROCESSING,
@@ -73,12 +73,14 @@ class Exchange:
         loop = asyncio.get_running_loop()
         # a long prompt takes its time, and the other answers go on
         prepared = await loop.run_in_executor(setting.tokenizing, self._prepare, asked)
-        lengths = prepared["REQUEST_INPUT_LEN"].reshape(-1)
+        prompts: list[Repeated] = []
+        if not (asked.streaming or asked.exclude_input):
+            prompts = await loop.run_in_executor(setting.tokenizing, self._prompts, prepared)
         answers = Answers(
             asked,
             setting.table,
             [self._ends(asked, prepared, row) for row in range(asked.rows)],
-            [ids[:n].tolist() for ids, n in zip(prepared["INPUT_ID"], lengths, strict=True)],
+            prompts,
             skip_special_tokens=setting.skip_special_tokens,
             accumulate=setting.accumulate,
         )
@@ -99,6 +101,15 @@ class Exchange:
             return self._setting.preprocessor.outputs(ids, inputs)
         except ValueError as error:
             raise ValueError(_in_our_names(str(error))) from error
+
+    def _prompts(self, prepared: Tensors) -> list[Repeated]:
+        """Each row's prompt, for answers that begin with it."""
+        table, skip = self._setting.table, self._setting.skip_special_tokens
+        lengths = prepared["REQUEST_INPUT_LEN"].reshape(-1)
+        return [
+            repeated(ids[:n].tolist(), table, skip_special_tokens=skip)
+            for ids, n in zip(prepared["INPUT_ID"], lengths, strict=True)
+        ]
 
     def _responses(self, asked: Asked, prepared: Tensors) -> AsyncGenerator[Tensors, None]:
         setting = self._setting

@@ -116,8 +116,8 @@ A round's target sees earlier rounds as its prompt, which these treat apart from
 class Asked:
     """A client's request. `inputs` are its tensors, each [rows, …].
 
-    `parts` says that the answer comes from the engine in parts, which stop strings are to end early
-    or drafting makes, whether the client wants a stream or not.
+    `parts` says that the answer comes from the engine in parts, which stop strings or late ends are
+    to end early or drafting makes, whether the client wants a stream or not.
     """
 
     inputs: Mapping[str, Array]
@@ -164,16 +164,19 @@ def read(inputs: Mapping[str, Array], *, drafting: bool, exclude_input: bool, pa
     whole = {n: v.reshape(-1, 1) if v.ndim == 1 else v for n, v in inputs.items()}
     streaming = bool(_one(whole, "stream", False))
     drafts = int(_one(whole, "num_draft_tokens", 0)) > 0
-    stops = parts and "stop_words" in whole and int(_one(whole, "beam_width", 1)) == 1
+    min_tokens = int(_one(whole, "min_tokens", 1))
+    # what the engine isn't told of, see `for_engine`, is to end it too
+    cut = "stop_words" in whole or min_tokens > 1
+    cut = cut and parts and int(_one(whole, "beam_width", 1)) == 1
     asked = Asked(
         inputs=whole,
         rows=len(whole["max_tokens"]),
         streaming=streaming,
-        parts=streaming or drafts or stops,
+        parts=streaming or drafts or cut,
         exclude_input=bool(_one(whole, "exclude_input_in_output", exclude_input)),
         sequences=int(_one(whole, "num_return_sequences", 1)),
         beams=int(_one(whole, "beam_width", 1)),
-        min_tokens=int(_one(whole, "min_tokens", 0)),
+        min_tokens=min_tokens,
         draft_tokens=int(_one(whole, "num_draft_tokens", 0)),
         draft_logits=bool(_one(whole, "use_draft_logits", False)),
     )
@@ -196,5 +199,10 @@ def _require_draftable(asked: Asked, drafting: bool) -> None:
 
 
 def _one(inputs: Mapping[str, Array], name: str, default: Any) -> Any:
+    """The value that all rows share. Raises ValueError where they differ."""
     value = inputs.get(name)
-    return default if value is None or not value.size else value.reshape(-1)[0]
+    if value is None or not value.size:
+        return default
+    if (value != value.flat[0]).any():
+        raise ValueError(f"{name}: must be the same for every prompt of a request")
+    return value.flat[0]

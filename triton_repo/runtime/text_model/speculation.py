@@ -37,24 +37,29 @@ class Speculation:
         self._tokens: list[int] = []
         self._drafted = self._accepted = 0
         self._log_prob = 0.0
+        self._drafting = True
 
     async def rounds(self) -> AsyncGenerator[Tensors, None]:
         """A response of new tokens, as the engine's stream would have them, for each round."""
         ended = False
         while not ended and len(self._tokens) < self._limit:
-            drafts, logits = await self._draft()
-            outputs = await self._verify(drafts, logits)
+            count = min(self._asked.draft_tokens, self._limit - len(self._tokens) - 1)
+            drafts, logits = await self._draft(count)
+            wanted = len(drafts or range(count)) + 1
+            outputs = await self._verify(drafts, logits, wanted)
             new = token_rows(outputs["output_ids"], outputs["sequence_length"]).ids[0]
+            # an end counts only from the last of min_tokens on, in the engine too
+            counting = max(self._asked.min_tokens - 1 - len(self._tokens), 0)
             self._tokens += new
             self._drafted += len(drafts)
             self._accepted += _agreed(drafts, new)
             # the target adds a token of its own, unless it ends after drafts that it agrees with
-            ended = drafts[: len(new)] == new or not self._end_ids.isdisjoint(new)
+            short = drafts[: len(new)] == new if drafts else len(new) < wanted
+            ended = short or not self._end_ids.isdisjoint(new[counting:])
             yield self._told(outputs, len(new))
 
-    async def _draft(self) -> tuple[list[int], Array | None]:
-        count = min(self._asked.draft_tokens, self._limit - len(self._tokens) - 1)
-        if count < 1:
+    async def _draft(self, count: int) -> tuple[list[int], Array | None]:
+        if count < 1 or not self._drafting:
             return [], None
         only_target = ("stop_words_list", "lora_task_id", "lora_weights", "lora_config")
         inputs = {n: v for n, v in self._inputs.items() if n not in only_target}
@@ -64,13 +69,18 @@ class Speculation:
             "return_generation_logits": np.array([[self._asked.draft_logits]]),
         }
         wanted = [*_TOKENS, *(["generation_logits"] if self._asked.draft_logits else [])]
-        outputs = await self._call(self._drafter, inputs, wanted)
+        try:
+            outputs = await self._call(self._drafter, inputs, wanted)
+        except CallError:
+            # the answer is the target's: where no drafts can be had, it only takes longer
+            self._drafting = False
+            return [], None
         drafts = token_rows(outputs["output_ids"], outputs["sequence_length"]).ids[0][:count]
         logits = outputs.get("generation_logits") if self._asked.draft_logits else None
         return drafts, None if logits is None else logits[:, 0, : len(drafts)]
 
-    async def _verify(self, drafts: list[int], logits: Array | None) -> Tensors:
-        inputs = {**self._inputs, **self._so_far(len(drafts) + 1)}
+    async def _verify(self, drafts: list[int], logits: Array | None, count: int) -> Tensors:
+        inputs = {**self._inputs, **self._so_far(count)}
         if drafts:
             inputs["draft_input_ids"] = np.array([drafts], np.int32)
         if drafts and logits is not None:
@@ -88,18 +98,16 @@ class Speculation:
         """The inputs that change from round to round, for `count` more tokens."""
         done = len(self._tokens)
         ids = [*self._prompt, *self._tokens]
-        inputs: Tensors = {
+        seed = self._inputs.get("seed", np.zeros((1, 1), np.uint64))
+        return {
             "input_ids": np.array([ids], np.int32),
             "input_lengths": np.array([[len(ids)]], np.int32),
             "request_output_len": np.array([[count]], np.int32),
-        }
-        if "min_tokens" in self._inputs:
-            left = max(self._asked.min_tokens - done, 0)
-            inputs["min_tokens"] = np.array([[left]], np.int32)
-        if "seed" in self._inputs:
+            # left out, it would be 1 in every round, and none could begin with the end
+            "min_tokens": np.array([[max(self._asked.min_tokens - done, 0)]], np.int32),
             # a round with the seed of the one before would roll the same dice again
-            inputs["seed"] = self._inputs["seed"] + np.uint64(done)
-        return inputs
+            "seed": seed + np.uint64(done),
+        }
 
     def _told(self, outputs: Tensors, new: int) -> Tensors:
         """A round's outputs with what only all rounds together can say."""
