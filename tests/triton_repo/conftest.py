@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_engine import EngineOf
 
 from builder.convert import ConvertOptions, convert
 from builder.limits import LimitOptions
 from builder.targets.openvino import build
-
-EngineOf = Callable[[str], Path]
 
 SMALL = LimitOptions(max_batch_size=16, max_num_tokens=64, kv_cache_gib=0.01)
 

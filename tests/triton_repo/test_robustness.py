@@ -18,10 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from conftest import EngineOf
 from test_launch import add_model, stubs, until
 from test_swap import tokens
-from tiny_engine import make_engine
+from tiny_engine import EngineOf, make_engine
 
 from builder.errors import LaunchError
 from triton_repo import processes

@@ -19,10 +19,9 @@ from urllib.request import Request, urlopen
 import numpy as np
 import peft_adapters
 import pytest
-from conftest import EngineOf
 from running import stream
 from test_several_engines import DRAFTING, TINY, WITH_LORA, gpu_engine
-from tiny_engine import make_engine, sentencepiece_tokenizer
+from tiny_engine import EngineOf, make_engine, sentencepiece_tokenizer
 from willing import Willing
 
 from builder import artifact, manifest

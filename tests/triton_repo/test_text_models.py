@@ -15,9 +15,9 @@ from typing import Any
 import backend_repository
 import numpy as np
 import pytest
-from conftest import EngineOf
 from plain_clients import generate
 from running import stream
+from tiny_engine import EngineOf
 from transformers import AutoTokenizer
 
 from text.tokenizer_folder import TokenizerFolder

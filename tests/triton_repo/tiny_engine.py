@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from tokenizers.processors import TemplateProcessing
 
 from builder.artifact import stage
 from builder.manifest import Manifest
+
+EngineOf = Callable[[str], Path]
+"""Name of a tiny model → its float32 engine folder."""
 
 EOS = "</s>"
 END_OF_TURN = "<|end|>"
