@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from text.errors import MessagesError
+
+_BETWEEN_PARTS = "\n"
+"""What vLLM and TensorRT-LLM write there for templates that take a message's content as text."""
+
+
+def joined(texts: Iterable[str]) -> str:
+    """The text of a message that came in parts."""
+    return _BETWEEN_PARTS.join(texts)
 
 
 def parse(document: str) -> list[dict[str, Any]]:
@@ -27,7 +36,7 @@ def _message(index: int, message: Any) -> dict[str, Any]:
         raise MessagesError(f"message {index} has no role")
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(_part(index, part) for part in content)
+        content = joined(_part(index, part) for part in content)
     if not isinstance(content, str) and (content is not None or not message.get("tool_calls")):
         raise MessagesError(f"message {index} has no content")
     return {**message, "content": content}

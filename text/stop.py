@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -16,13 +17,17 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str], *, include_stop: bool = False) -> None:
         self._stops = tuple(stops)
         self._include_stop = include_stop
+        firsts = "".join({re.escape(stop[0]) for stop in self._stops})
+        self._first = re.compile(f"[{firsts}]").search if firsts else None
         self._held = ""
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
         """The text that may be shown now. Nothing more is shown after a match."""
-        if not self._stops or self.matched is not None:
-            return text if self.matched is None else ""
+        if self.matched is not None:
+            return ""
+        if self._first is None or not (self._held or self._first(text)):
+            return text
         text = self._held + text
         found = self._find(text)
         if found is not None:

@@ -7,6 +7,7 @@ the text's first. Found on demand and kept.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
@@ -14,12 +15,46 @@ from tokenizers import Tokenizer
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
+Piece = Callable[[int], bytes]
+"""The bytes that a token adds."""
+
+
 class Pieces(Protocol):
     """The bytes that a token adds, at the start of a text and later in it."""
 
-    def first(self, token: int) -> bytes: ...
+    @property
+    def first(self) -> Piece: ...
 
-    def later(self, token: int) -> bytes: ...
+    @property
+    def later(self) -> Piece: ...
+
+
+class Known(dict[int, bytes]):
+    """What was found once: looking up a known token runs no Python code."""
+
+    def __init__(self, find: Piece) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, token: int) -> bytes:
+        found = self[token] = self._find(token)
+        return found
+
+
+class KnownTexts(dict[int, str | None]):
+    """The same as text: None for what is part of a character."""
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__()
+        self._piece = piece
+
+    def __missing__(self, token: int) -> str | None:
+        try:
+            found: str | None = self._piece(token).decode()
+        except UnicodeDecodeError:
+            found = None
+        self[token] = found
+        return found
 
 
 def pieces_of(
@@ -41,16 +76,9 @@ class _ByteLevelPieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._bytes: dict[int, bytes] = {}
-        self.first = self.later
+        self.first = self.later = Known(self._find).__getitem__
 
-    def later(self, token: int) -> bytes:
-        known = self._bytes.get(token)
-        if known is None:
-            known = self._bytes[token] = self._look_up(token)
-        return known
-
-    def _look_up(self, token: int) -> bytes:
+    def _find(self, token: int) -> bytes:
         name = self._tokenizer.id_to_token(token) or ""
         try:
             return bytes(_BYTE_OF_CHARACTER[character] for character in name)
@@ -64,24 +92,17 @@ class _AnchoredPieces:
     def __init__(self, tokenizer: Tokenizer, anchor: int, *, byte_fallback: bool) -> None:
         self._tokenizer, self._anchor, self._byte_fallback = tokenizer, anchor, byte_fallback
         self._anchor_text = self._text([anchor])
-        self._first: dict[int, bytes] = {}
-        self._later: dict[int, bytes] = {}
+        self.first = Known(self._find_first).__getitem__
+        self.later = Known(self._find_later).__getitem__
 
-    def first(self, token: int) -> bytes:
-        known = self._first.get(token)
-        if known is None:
-            text = self._text([token])
-            byte = self._byte(token)
-            known = self._first[token] = byte if byte and text else text.encode()
-        return known
+    def _find_first(self, token: int) -> bytes:
+        text = self._text([token])
+        byte = self._byte(token)
+        return byte if byte and text else text.encode()
 
-    def later(self, token: int) -> bytes:
-        known = self._later.get(token)
-        if known is None:
-            text = self._text([self._anchor, token])
-            known = self._byte(token) or text[len(self._anchor_text) :].encode()
-            self._later[token] = known
-        return known
+    def _find_later(self, token: int) -> bytes:
+        text = self._text([self._anchor, token])
+        return self._byte(token) or text[len(self._anchor_text) :].encode()
 
     def _text(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)

@@ -33,19 +33,35 @@ class TokenizerFolder:
         before = self.tokenizer.encode("", add_special_tokens=True).ids
         self.bos_id: int | None = before[0] if before else None
 
-    def chat_template(self) -> ChatTemplate:
-        """The folder's chat template: chat_template.jinja, else tokenizer_config.json's.
+    def chat_template(self, chosen: str | None = None) -> ChatTemplate:
+        """The folder's chat templates; or one for all requests: the one that is called `chosen`
+        there, else that file.
 
-        There it is a string, or a list of named ones, of which "default" is taken.
+        They are chat_template.jinja with the others in additional_chat_templates, else those of
+        tokenizer_config.json: a string, or a list of named ones; else a processor's.
         """
-        file = self.path / "chat_template.jinja"
-        source = (
-            file.read_text(encoding="utf-8") if file.exists() else self.config.get("chat_template")
-        )
-        if isinstance(source, list):
-            named = {entry["name"]: entry["template"] for entry in source}
-            source = named.get("default", next(iter(named.values()), None))
-        return ChatTemplate(source, self.special_tokens)
+        named = self._templates()
+        if chosen is None:
+            return ChatTemplate(named, self.special_tokens)
+        if chosen not in named and not Path(chosen).is_file():
+            raise UnusableFolderError(
+                f"there is no chat template {chosen!r}",
+                found=", ".join(named) or f"none in {self.path}",
+                do="name a file, or one of the model's own",
+            )
+        text = named[chosen] if chosen in named else _text(Path(chosen))
+        return ChatTemplate(text, self.special_tokens)
+
+    def _templates(self) -> dict[str, str]:
+        """By name; a single one is "default"."""
+        main = self.path / "chat_template.jinja"
+        files = {"default": main} if main.exists() else {}
+        more = self.path / "additional_chat_templates"
+        files.update((file.stem, file) for file in sorted(more.glob("*.jinja")))
+        if files:
+            return {name: _text(file) for name, file in files.items()}
+        processor = read_json(self.path / "chat_template.json")
+        return _named(self.config.get("chat_template") or processor.get("chat_template"))
 
     def _id(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
@@ -72,6 +88,25 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UnusableFolderError(f"{path} is not a JSON object")
     return content
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableFolderError(f"{path} can't be read", found=str(error)) from error
+
+
+def _named(templates: Any) -> dict[str, str]:
+    """The templates of a JSON file: none, a text, or a list of such with their names."""
+    if isinstance(templates, str):
+        return {"default": templates}
+    try:
+        return {str(entry["name"]): str(entry["template"]) for entry in templates or ()}
+    except (TypeError, LookupError) as error:
+        raise UnusableFolderError(
+            "the chat templates are neither a text nor a list of named ones", found=repr(error)
+        ) from error
 
 
 def _load(folder: Path) -> Tokenizer:
