@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from builder.encoder import Encoder, is_encoder
 from builder.errors import LimitError
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
@@ -110,7 +111,12 @@ def kv_bytes_per_layer(config: Mapping[str, Any], *, cache_dtype: str | None = N
 
 
 def plan(config: Mapping[str, Any], options: LimitOptions) -> Limits:
-    """The limits for a checkpoint's `config`. Raises LimitError for what can't hold."""
+    """The limits for a checkpoint's `config`. Raises LimitError for what can't hold.
+
+    An encoder keeps nothing from one call to the next: it has no KV cache.
+    """
+    if is_encoder(config.get("architecture")):
+        return _of_encoder(config, options)
     wanted = options.max_seq_len
     if wanted is None:
         wanted = int(config["max_position_embeddings"])
@@ -135,6 +141,32 @@ def plan(config: Mapping[str, Any], options: LimitOptions) -> Limits:
         max_num_tokens=options.max_num_tokens,
         kv_cache_blocks=blocks,
         kv_bytes_per_token=per_token,
+    )
+
+
+def _of_encoder(config: Mapping[str, Any], options: LimitOptions) -> Limits:
+    """By default as long as the model's own limit; a call always has room for one text."""
+    if options.kv_cache_gib != LimitOptions.kv_cache_gib:
+        raise LimitError(
+            "an encoder has no KV cache",
+            found=f"--kv-cache-gib {options.kv_cache_gib:g}",
+            do="leave --kv-cache-gib out",
+        )
+    most = context_tokens(config)
+    wanted = options.max_seq_len or min(most, Encoder.of(config).max_seq_len or most)
+    step = max(options.max_num_tokens, wanted)
+    check(
+        config,
+        max_seq_len=wanted,
+        max_batch_size=options.max_batch_size,
+        max_num_tokens=step,
+    )
+    return Limits(
+        max_batch_size=options.max_batch_size,
+        max_seq_len_tokens=wanted,
+        max_num_tokens=step,
+        kv_cache_blocks=0,
+        kv_bytes_per_token=0,
     )
 
 
@@ -164,8 +196,11 @@ def context_tokens(config: Mapping[str, Any]) -> int:
     """The longest sequence that the model's positions reach.
 
     That is `max_position_embeddings`, times the factor of a linear or YaRN scaling where that
-    isn't in it yet, as TensorRT-LLM 1.2's `builder.py` has it.
+    isn't in it yet, as TensorRT-LLM 1.2's `builder.py` has it; an encoder's first positions may
+    stand for no token.
     """
+    if is_encoder(config.get("architecture")):
+        return int(config["max_position_embeddings"]) - Encoder.of(config).first_position
     trained, scaling = int(config["max_position_embeddings"]), config.get("rotary_scaling") or {}
     if scaling.get("rope_type", scaling.get("type")) not in ("linear", "yarn"):
         return trained

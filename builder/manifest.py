@@ -113,10 +113,16 @@ def identity(source: Path) -> dict[str, Any]:
     """What tells one input from another without reading its weights.
 
     An artifact is known by its manifest (which holds the digest of every file); a model folder
-    or file, as make does it, by the sizes and modification times of its files.
+    or file, as make does it, by the sizes and modification times of its files; the configs of an
+    encoder's modules, and further chat templates, are in folders below it.
     """
     manifest = source / NAME
     if manifest.is_file():
         return {"manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
-    files = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
-    return {"files": {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files}}
+    if source.is_dir():
+        below = ("*/config.json", "additional_chat_templates/*.jinja")
+        paths = [*source.iterdir(), *(path for each in below for path in source.glob(each))]
+        files = {p.relative_to(source).as_posix(): p for p in sorted(paths) if p.is_file()}
+    else:
+        files = {source.name: source}
+    return {"files": {n: [p.stat().st_size, p.stat().st_mtime_ns] for n, p in files.items()}}

@@ -12,7 +12,7 @@ import numpy as np
 from builder import families
 from builder.checkpoint_check import some
 from builder.checkpoint_config import pretrained_config
-from builder.errors import ModelError
+from builder.errors import LimitError, ModelError
 from builder.families import Family
 from builder.mapping import Layout
 from builder.pieces import segments
@@ -46,6 +46,12 @@ def plan(model: Source, layout: Layout, dtype: str, recipe: str | None = None) -
     family = families.of(model.config.architecture)
     config = pretrained_config(model.config, dtype, layout)
     _check_source(model, family, config)
+    if family.encoder and (recipe or model.quantization):
+        raise LimitError(
+            "an encoder stays as it is: TensorRT-LLM's class has no quantized form",
+            found=recipe or "a quantized model",
+            do="convert it without a recipe, from the unquantized model",
+        )
     layout.check(family, config)
     config["quantization"], layers = quantization(model, config, layout, recipe)
     ranks = range(layout.files)

@@ -22,6 +22,7 @@ from builder.convert import (
     convert,
     model_name,
 )
+from builder.encoder import refuse_encoder
 from builder.errors import ArtifactError, LimitError, OutputError
 from builder.manifest import Manifest
 from builder.source import Source, open_source
@@ -108,6 +109,7 @@ class _Job:
         self._path, self._options, self._conversion = model, options, conversion
         self._phase, self._say = phase, say
         self._source = open_source(model)
+        refuse_encoder(self._source.config.architecture, "quantization")
         self._name = conversion.name or model_name(model)
         out, hf = writes
         _refuse_places(out, hf)

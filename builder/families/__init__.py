@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from builder.errors import UnknownFamilyError
 from builder.families.baichuan import BAICHUAN
+from builder.families.bert import BERT, ROBERTA
 from builder.families.bloom import BLOOM
 from builder.families.chatglm import CHATGLM
 from builder.families.cohere import COHERE
 from builder.families.dbrx import DBRX
 from builder.families.deepseek import DEEPSEEK
-from builder.families.elsewhere import LLMAPI_ONLY, UNBUILDABLE
+from builder.families.elsewhere import ENCODERS, LLMAPI_ONLY, UNBUILDABLE
 from builder.families.exaone import EXAONE
 from builder.families.falcon import FALCON
 from builder.families.fields import Field, Refused, Unfit, lookup
@@ -68,6 +71,7 @@ __all__ = [
     "Split",
     "Stage",
     "Unfit",
+    "is_encoder",
     "lookup",
     "of",
 ]
@@ -76,6 +80,7 @@ FAMILIES = {
     architecture: family
     for family in (
         BAICHUAN,
+        BERT,
         BLOOM,
         CHATGLM,
         COHERE,
@@ -107,11 +112,17 @@ FAMILIES = {
         QWEN2_MOE,
         QWEN3,
         QWEN3_MOE,
+        ROBERTA,
         SKYWORK,
         STARCODER2,
     )
     for architecture in family.architectures
 }
+
+
+def is_encoder(architecture: Any) -> bool:
+    """Whether models of an architecture give embeddings and write no text."""
+    return architecture in FAMILIES and FAMILIES[architecture].encoder
 
 
 def of(architecture: str) -> Family:
@@ -131,6 +142,13 @@ def of(architecture: str) -> Family:
             f"TensorRT-LLM can't build an engine for this architecture: {reason}",
             found=architecture,
             do=f"known are {', '.join(sorted(FAMILIES))}",
+        )
+    if architecture in ENCODERS:
+        known = sorted(name for name, family in FAMILIES.items() if family.encoder)
+        raise UnknownFamilyError(
+            f"this encoder can't be converted: {ENCODERS[architecture]}",
+            found=architecture,
+            do=f"of encoders known are {', '.join(known)}",
         )
     if architecture not in FAMILIES:
         raise UnknownFamilyError(

@@ -32,3 +32,39 @@ DeepSeek V2: TensorRT-LLM 1.1 and 1.2, `layers/attention.py`: DeepseekV2Attentio
 `k_b_proj_trans` where it made `fused_q_proj` before, and its `forward` still asks for the latter,
 which `gpt_attention` doesn't take any more.
 """
+
+_HEAD = "it ends in a head for another task than embeddings"
+ENCODERS = {
+    **dict.fromkeys(
+        (
+            "BertForMaskedLM",
+            "BertForQuestionAnswering",
+            "BertForSequenceClassification",
+            "BertForTokenClassification",
+            "RobertaForMaskedLM",
+            "RobertaForQuestionAnswering",
+            "RobertaForSequenceClassification",
+            "XLMRobertaForMaskedLM",
+            "XLMRobertaForSequenceClassification",
+        ),
+        _HEAD,
+    ),
+    **dict.fromkeys(
+        (
+            "AlbertModel",
+            "DebertaModel",
+            "DebertaV2Model",
+            "DistilBertModel",
+            "ElectraModel",
+            "GteModel",
+            "JinaBertModel",
+            "MPNetModel",
+            "ModernBertModel",
+            "NewModel",
+            "NomicBertModel",
+            "T5EncoderModel",
+        ),
+        "it is built otherwise than BERT",
+    ),
+}
+"""Encoders that nothing here computes, and why."""

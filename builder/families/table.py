@@ -155,7 +155,7 @@ class Family:
     source names that some publishers write and others don't; the table has names without them.
     `dimensions` are letters of the family's own. TensorRT-LLM's class divides its layers over
     `pipeline` ranks, and a prompt over `context` ranks, or can't, and may divide the embedding
-    whenever there are tensor ranks.
+    whenever there are tensor ranks. An `encoder` gives embeddings and writes no text.
     """
 
     architectures: tuple[str, ...]
@@ -172,6 +172,7 @@ class Family:
     pipeline: bool = True
     context: bool = False
     always_parallel_embedding: bool = False
+    encoder: bool = False
 
     @property
     def attributes(self) -> frozenset[str]:

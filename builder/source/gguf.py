@@ -32,6 +32,12 @@ def open_file(path: Path) -> Source:
             do="join them with llama-gguf-split --merge",
         )
     name = file.fields.get("general.architecture")
+    if name in tables.ENCODERS:
+        raise UnknownFamilyError(
+            f"{path} is an encoder, which isn't read from GGUF",
+            found=repr(name),
+            do="start from its Hugging Face folder: BERT and RoBERTa can be converted",
+        )
     if name not in tables.ARCHITECTURES:
         raise UnknownFamilyError(
             f"the architecture of {path} is not known",

@@ -24,6 +24,19 @@ ARCHITECTURES = {
     "qwen3": Architecture(huggingface="Qwen3ForCausalLM", permuted=False),
 }
 
+ENCODERS = (
+    "bert",
+    "eurobert",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "modern-bert",
+    "neo-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "t5encoder",
+)
+"""Architectures that give embeddings."""
+
 TENSORS = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from builder.errors import ModelError
 from builder.safetensors_file import StoredTensor
 from builder.source import hf_config
 from builder.source.hf_quantization import quantization
+from builder.source.json_file import parsed
 from builder.source.model import Source
 from builder.source.quantized_linear import Gathered, gather
+from builder.source.sentence import embedding
 
 CONFIG = "config.json"
 EXPORTED = "hf_checkpoint"
@@ -24,12 +28,14 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TEMPLATE, _MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 TOKENIZER_FILES = (
     "tokenizer.json",
-    "tokenizer_config.json",
+    _TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    _TEMPLATE,
     "chat_template.json",
     "tokenizer.model",
     "vocab.json",
@@ -62,6 +68,8 @@ def open_folder(path: Path) -> Source:
     quantized = quantization(path, fields)
     dtypes = Counter(tensor.dtype for tensor in tensors.values())
     config = hf_config.model_config(path / CONFIG, fields, dtypes.most_common(1)[0][0])
+    if family.encoder:
+        config = replace(config, extra={**config.extra, "embedding": embedding(path, fields)})
     named = {family.plain_name(name): tensor for name, tensor in tensors.items()}
     gathered = gather(named, quantized) if quantized else Gathered(tensors=named, kv_scales={})
     return Source(
@@ -76,12 +84,7 @@ def open_folder(path: Path) -> Source:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ModelError when it isn't one."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path} is not valid JSON", found=str(error), do="download it again"
-        ) from error
+    fields = parsed(path)
     if not isinstance(fields, dict):
         raise ModelError(f"{path} is not a JSON object", found=type(fields).__name__)
     return fields
@@ -127,13 +130,36 @@ def _sharded(index: Path) -> dict[str, StoredTensor]:
     return {tensor: shards[shard][tensor] for tensor, shard in places.items()}
 
 
-def _files(path: Path, fields: dict[str, Any]) -> dict[str, Callable[[], bytes]]:
+def tokenizer_files(path: Path) -> dict[str, Callable[[], bytes]]:
+    """What a folder has of a tokenizer, by the name that it gets in an artifact.
+
+    Artifacts are flat: where chat templates are a folder of files, they become a list in
+    tokenizer_config.json, which transformers takes too. Raises ModelError where there is no
+    tokenizer.
+    """
     if not (path / TOKENIZER_FILES[0]).is_file():
         raise ModelError(
             f"{path} has no {TOKENIZER_FILES[0]}",
             do="save one there: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
         )
     files = {name: (path / name).read_bytes for name in TOKENIZER_FILES if (path / name).is_file()}
+    if more := sorted((path / _MORE_TEMPLATES).glob("*.jinja")):
+        main = {"default": path / _TEMPLATE} if files.pop(_TEMPLATE, None) else {}
+        templates = main | {file.stem: file for file in more}
+        files[_TOKENIZER_CONFIG] = partial(_with_templates, path / _TOKENIZER_CONFIG, templates)
+    return files
+
+
+def _with_templates(config: Path, templates: Mapping[str, Path]) -> bytes:
+    named = [
+        {"name": name, "template": file.read_text(encoding="utf-8")}
+        for name, file in templates.items()
+    ]
+    return json_bytes({**(read_json(config) if config.is_file() else {}), "chat_template": named})
+
+
+def _files(path: Path, fields: dict[str, Any]) -> dict[str, Callable[[], bytes]]:
+    files = tokenizer_files(path)
     if (path / GENERATION_CONFIG).is_file():
         files[GENERATION_CONFIG] = (path / GENERATION_CONFIG).read_bytes
     else:

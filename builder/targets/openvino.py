@@ -1,4 +1,6 @@
-"""Target `openvino`: a checkpoint becomes an OpenVINO model that our executor runs on a CPU."""
+"""Target `openvino`: a checkpoint becomes an OpenVINO model that a CPU runs: a decoder's under our
+executor, an encoder's as it is.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,13 @@ from typing import Any
 from builder import artifact
 from builder.checkpoint import Checkpoint
 from builder.checkpoint_check import check_names
+from builder.encoder import is_encoder
 from builder.errors import MissingToolError, OutputError
 from builder.limits import TOKENS_PER_BLOCK, LimitOptions, Limits, plan
 from builder.lora import places
 from builder.manifest import Manifest, identity, read
 from builder.safetensors_file import StoredTensor
+from builder.targets import openvino_encoder_engine as encoders
 from builder.targets.openvino_forms import precision
 from builder.targets.openvino_needs import refuse_contradictions, refuse_unsupported
 from builder.targets.openvino_options import (
@@ -54,18 +58,15 @@ def build(
     """
     source = Checkpoint.open(checkpoint)
     limits = plan(source.config, options or LimitOptions())
-    refuse_unsupported(source, limits)
-    engine = engine or EngineOptions()
-    check(engine, limits)
-    lora = lora_config(source.config, engine)
-    config = engine_config(source.config, limits, max_beam_width=engine.max_beam_width, lora=lora)
+    lora, config = _configs(source, limits, engine or EngineOptions())
     wanted = _manifest(source, limits, config["build_config"], name)
     found = artifact.finished(out, wanted)
     if found is not None:
         return found
     tensors = source.tensors()
     check_names(source, tensors)
-    refuse_contradictions(source.config, tensors)
+    if not is_encoder(source.config["architecture"]):
+        refuse_contradictions(source.config, tensors)
     size_bytes = sum(tensor.nbytes for tensor in tensors.values())
     # the codes that are computed stay beside the model until it is written
     artifact.require_space(out.resolve(), size_bytes * (2 if source.quant_algo else 1))
@@ -75,6 +76,22 @@ def build(
         for file in source.tokenizer_files:
             shutil.copyfile(file, staging.path / file.name)
     return read(out, "engine")
+
+
+def _configs(
+    source: Checkpoint, limits: Limits, engine: EngineOptions
+) -> tuple[LoraConfig | None, dict[str, Any]]:
+    """Where adapters go, and the engine's `config.json`; refuses what can't be built."""
+    if is_encoder(source.config["architecture"]):
+        encoders.refuse_options(source.config, engine)
+        encoders.refuse_unsupported(source)
+        return None, encoders.encoder_config(source.config, limits)
+    refuse_unsupported(source, limits)
+    check(engine, limits)
+    lora = lora_config(source.config, engine)
+    return lora, engine_config(
+        source.config, limits, max_beam_width=engine.max_beam_width, lora=lora
+    )
 
 
 def engine_config(
@@ -149,7 +166,7 @@ def _manifest(
             "name": name,
             "architecture": source.config["architecture"],
             "dtype": source.config["dtype"],
-            "kv_cache_bytes": limits.kv_cache_bytes,
+            **({"kv_cache_bytes": size} if (size := limits.kv_cache_bytes) else {}),
             **precision(source.config),
         },
     )
@@ -163,11 +180,15 @@ def _write_model(
 ) -> None:
     import openvino
 
+    from builder.targets.openvino_encoder import build_encoder
     from builder.targets.openvino_graph import build_graph
 
     with TemporaryFile(dir=folder) as file:
         scratch = Scratch(file, limit_bytes=2 * sum(each.nbytes for each in tensors.values()))
-        graph = build_graph(config, tensors, scratch=scratch, adapted=adapted)
+        if is_encoder(config["architecture"]):
+            graph = build_encoder(config, tensors)
+        else:
+            graph = build_graph(config, tensors, scratch=scratch, adapted=adapted)
         try:
             openvino.save_model(graph, folder / MODEL_FILES[0], compress_to_fp16=False)
         except RuntimeError as error:

@@ -78,7 +78,7 @@ class _Decoder:
         logits.get_output_tensor(0).set_names({"logits"})
         sinks, name = self.attention.sinks, self.config["architecture"]
         model = Model([logits], sinks, [*self.inputs.all(), *adapters.parameters], name)
-        _number(model)
+        number(model)
         return model
 
     def embedded(self, embedding: Node) -> Node:
@@ -152,7 +152,7 @@ def embedding_scale(config: Config) -> float:
     return float(config.get("embedding_multiplier") or config.get("embedding_scale") or 1.0)
 
 
-def _number(model: Model) -> None:
+def number(model: Model) -> None:
     """Name the operations by their place, not by a count of all that the process has made."""
     for index, node in enumerate(model.get_ordered_ops()):
         if node.get_friendly_name() == node.get_name():

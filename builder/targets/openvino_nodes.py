@@ -46,7 +46,8 @@ def heads_first(states: Node) -> Node:
     return ops.transpose(states, int64([0, 2, 1, 3]))
 
 
-def _parameter(name: str, dtype: type, rank: int) -> Node:
+def parameter(name: str, dtype: type, rank: int) -> Node:
+    """An input of the graph, with axes of any length."""
     parameter = ops.parameter([-1] * rank, dtype)
     parameter.set_friendly_name(name)
     parameter.get_output_tensor(0).set_names({name})
@@ -57,11 +58,11 @@ def _parameter(name: str, dtype: type, rank: int) -> Node:
 class Inputs:
     """The graph's parameters: the names that OpenVINO's paged-attention transformation knows."""
 
-    input_ids: Node = field(default_factory=lambda: _parameter("input_ids", np.int64, 2))
-    attention_mask: Node = field(default_factory=lambda: _parameter("attention_mask", np.int64, 2))
-    position_ids: Node = field(default_factory=lambda: _parameter("position_ids", np.int64, 2))
-    beam_idx: Node = field(default_factory=lambda: _parameter("beam_idx", np.int32, 1))
-    logits_indices: Node = field(default_factory=lambda: _parameter(LOGITS_INDICES, np.int64, 1))
+    input_ids: Node = field(default_factory=lambda: parameter("input_ids", np.int64, 2))
+    attention_mask: Node = field(default_factory=lambda: parameter("attention_mask", np.int64, 2))
+    position_ids: Node = field(default_factory=lambda: parameter("position_ids", np.int64, 2))
+    beam_idx: Node = field(default_factory=lambda: parameter("beam_idx", np.int32, 1))
+    logits_indices: Node = field(default_factory=lambda: parameter(LOGITS_INDICES, np.int64, 1))
 
     def all(self) -> list[Node]:
         """In the order of the model's signature."""

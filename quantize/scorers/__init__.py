@@ -7,6 +7,7 @@ from pathlib import Path
 
 from builder import manifest
 from builder.checkpoint import CONFIG
+from builder.encoder import refuse_encoder
 from builder.errors import ModelError
 from builder.source import open_source
 from builder.source.huggingface import read_json
@@ -29,6 +30,7 @@ def open_scorer(path: Path, *, max_length: int | None = None) -> Scorer:
 
         return CheckpointScorer(path, max_length=max_length)
     source = open_source(path)
+    refuse_encoder(source.config.architecture, "an evaluation")
     if source.quantization or not (find_spec("torch") and find_spec("transformers")):
         from quantize.scorers.openvino_checkpoint import ConvertedScorer
 

@@ -14,6 +14,7 @@ import numpy as np
 from builder.checkpoint import Checkpoint
 from builder.checkpoint_check import check_names
 from builder.convert import ConvertOptions, convert, model_name
+from builder.encoder import refuse_encoder
 from builder.errors import MissingToolError
 from builder.limits import LimitOptions, plan
 from builder.safetensors_file import StoredTensor
@@ -38,6 +39,7 @@ class CheckpointScorer:
         self, folder: Path, *, name: str | None = None, max_length: int | None = None
     ) -> None:
         checkpoint = Checkpoint.open(folder)
+        refuse_encoder(checkpoint.config["architecture"], "an evaluation")
         self.name = name or checkpoint.name
         trained = int(checkpoint.config["max_position_embeddings"])
         self.max_length = min(max_length or trained, trained)

@@ -58,15 +58,12 @@ def tokenizer_files(path: Path, fields: Mapping[str, Any]) -> Mapping[str, Calla
 
     Raises ModelError where there is no tokenizer.
     """
-    if not (path / huggingface.TOKENIZER_FILES[0]).is_file():
-        raise ModelError(
-            f"{path} has no {huggingface.TOKENIZER_FILES[0]}",
-            do="save one there: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
-        )
-    wanted = (*huggingface.TOKENIZER_FILES, huggingface.GENERATION_CONFIG)
-    files = {name: (path / name).read_bytes for name in wanted if (path / name).is_file()}
+    files = huggingface.tokenizer_files(path)
+    generation = path / huggingface.GENERATION_CONFIG
+    if generation.is_file():
+        return {**files, huggingface.GENERATION_CONFIG: generation.read_bytes}
     ids = {k: fields[k] for k in huggingface.GENERATION_KEYS if fields.get(k) is not None}
-    return {huggingface.GENERATION_CONFIG: lambda: huggingface.json_bytes(ids), **files}
+    return {**files, huggingface.GENERATION_CONFIG: lambda: huggingface.json_bytes(ids)}
 
 
 def refuse_overlap(out: Path, sources: Iterable[Path]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from builder import families, manifest
+from builder.encoder import refuse_encoder
 from builder.errors import LimitError, ModelError
 from builder.families import FAMILIES, lookup
 from builder.families.elsewhere import LLMAPI_ONLY
@@ -95,6 +96,7 @@ def open_model(path: Path) -> HfModel:
     fields = huggingface.read_json(path / huggingface.CONFIG)
     _refuse_checkpoint(path, fields)
     architecture = hf_config.architecture_of(path / huggingface.CONFIG, dict(fields))
+    refuse_encoder(architecture, "the target llmapi")
     inner = fields.get("text_config")
     text = {**fields, **inner} if isinstance(inner, Mapping) else fields
     algorithm, cache = quantization(path, text)

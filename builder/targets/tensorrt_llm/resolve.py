@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.encoder import refuse_encoder
 from builder.errors import LimitError
 from builder.families import FAMILIES
 from builder.targets.tensorrt_llm.adapters import whole
@@ -85,6 +86,7 @@ def resolve(checkpoint: Mapping[str, Any], options: BuildOptions | None = None) 
     Raises LimitError for a setting that there isn't, for contradictions (see `rules`) and for
     what the GPU's memory can't hold, ModelError for a folder that is no adapter.
     """
+    refuse_encoder(checkpoint["architecture"], "the target tensorrt-llm")
     options = options or BuildOptions()
     asked = _asked(options)
     check(_assemble(asked, checkpoint), checkpoint, rules=RANGE)
