@@ -4,7 +4,7 @@ The table is `tensors.json`. A tensor there is `TYPE[dims]` and its flags: `opti
 (one value a request, which Triton reshapes from [batch, 1] to [batch]) and `ragged` (requests of
 different lengths may share a batch). The type `logits` is the engine's own.
 Names, types and shapes are those of NVIDIA's `all_models/inflight_batcher_llm`, TensorRT-LLM 1.2;
-`DIFFERENCES` says where, and why, ours aren't.
+`DIFFERENCES` says where, and why, ours aren't. `embedding`, which runs an encoder, is ours alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
+EMBEDDING = "embedding"
 LOGITS = "logits"
 
 _TABLE = Path(__file__).with_name("tensors.json")
@@ -221,7 +222,7 @@ are of the tables, the others of what a model does."""
 
 @cache
 def contract(model: str) -> ModelContract:
-    """The contract of `model`, one of MODELS."""
+    """The contract of `model`, one of MODELS or EMBEDDING."""
     entry = _table()[model]
     return ModelContract(
         name=model,

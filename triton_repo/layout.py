@@ -11,11 +11,11 @@ from builder import manifest as manifests
 from builder.errors import ArtifactError
 from builder.manifest import Manifest
 from builder.progress import Progress, silent
-from triton_repo import rules
-from triton_repo.options import RepositoryOptions
-from triton_repo.parts import Part, plan
-from triton_repo.planned import Planned, PlannedLlmApi
+from triton_repo.parts import AnyPlanned, Part, plan
+from triton_repo.planned import Planned
 from triton_repo.served import KIND, ServedEngine, ServedRepository, describe
+from triton_repo.settings import rules
+from triton_repo.settings.options import RepositoryOptions
 
 __all__ = [
     "KIND",
@@ -106,8 +106,8 @@ def check(repository: Path) -> Manifest:
     return manifest
 
 
-def _manifest(planned: Sequence[Planned | PlannedLlmApi], of_models: int) -> Manifest:
-    served = [each for each in planned if isinstance(each, PlannedLlmApi) or not each.names.suffix]
+def _manifest(planned: Sequence[AnyPlanned], of_models: int) -> Manifest:
+    served = [each for each in planned if not each.names.suffix]
     return Manifest(
         kind=KIND,
         made_by={"trtbuild": _version()},
@@ -128,7 +128,7 @@ def _version() -> str:
         return "unknown"
 
 
-def _require_space(planned: Sequence[Planned | PlannedLlmApi], place: Path) -> None:
+def _require_space(planned: Sequence[AnyPlanned], place: Path) -> None:
     """Of the files that can't be links. Raises OutputError where the disk is too full."""
     while not place.exists():
         place = place.parent

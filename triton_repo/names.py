@@ -43,6 +43,16 @@ class Names:
         return f"{self.prefix}tensorrt_llm_bls"
 
     @property
+    def embedding(self) -> str:
+        """An encoder's engine: token ids in, an embedding out."""
+        return f"{self.prefix}embedding"
+
+    @property
+    def encoder_dir(self) -> str:
+        """Where an encoder's engine and tokenizer lie, as `engine_dir`."""
+        return f"{self.embedding}/{self.version}"
+
+    @property
     def engine_dir(self) -> str:
         """Where engine and tokenizer lie, from the repository's root: Triton runs there."""
         return f"{self.tensorrt_llm}/{self.version}"

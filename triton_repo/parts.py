@@ -10,11 +10,12 @@ from pathlib import Path
 from builder import manifest as manifests
 from builder.errors import ArtifactError, LimitError
 from triton_repo import engine as engines
-from triton_repo import rules
 from triton_repo.engine import Engine
 from triton_repo.names import Names
-from triton_repo.options import SETTINGS, RepositoryOptions
 from triton_repo.planned import Planned, PlannedLlmApi
+from triton_repo.planned_encoder import PlannedEncoder, runs_encoder
+from triton_repo.settings import rules
+from triton_repo.settings.options import SETTINGS, RepositoryOptions
 
 DRAFT = "_draft"
 _PREFIX = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -42,7 +43,10 @@ def name_of(engine: Path) -> str:
     return str(manifests.read(engine).about.get("name") or engine.resolve().name)
 
 
-def plan(parts: Sequence[Part], version: int) -> Sequence[Planned | PlannedLlmApi]:
+AnyPlanned = Planned | PlannedLlmApi | PlannedEncoder
+
+
+def plan(parts: Sequence[Part], version: int) -> Sequence[AnyPlanned]:
     """Each engine and each draft in turn, drafts after what they draft for.
 
     Raises ArtifactError for a folder that isn't a whole engine, LimitError for names that clash,
@@ -58,14 +62,32 @@ def plan(parts: Sequence[Part], version: int) -> Sequence[Planned | PlannedLlmAp
     if len(targets) > 1:
         raise _two_targets(targets)
     prefixes = _prefixes([part.name or engine.name for part, engine in read])
-    found = []
+    found: list[Planned | PlannedEncoder] = []
     for (part, engine), prefix in zip(read, prefixes, strict=True):
-        found += _part(part, engine, prefix, version)
+        if runs_encoder(engine):
+            found.append(_encoder(part, engine, prefix, version))
+        else:
+            found += _part(part, engine, prefix, version)
     _require_names(found)
-    return _settled(found)
+    settled = iter(_settled([each for each in found if isinstance(each, Planned)]))
+    return [next(settled) if isinstance(each, Planned) else each for each in found]
 
 
-def _require_names(found: Sequence[Planned]) -> None:
+def _encoder(part: Part, engine: Engine, prefix: str, version: int) -> PlannedEncoder:
+    given = [*(["--lora"] if part.adapters else []), *(["--draft"] if part.draft else [])]
+    if given:
+        raise LimitError(f"{part.engine} is an encoder, which writes no text", found=given[0])
+    planned = PlannedEncoder(
+        engine=engine,
+        name=part.name or engine.name,
+        names=Names(prefix=prefix, version=version),
+        options=part.options,
+    )
+    planned.require()
+    return planned
+
+
+def _require_names(found: Sequence[Planned | PlannedEncoder]) -> None:
     """A draft is called after its engine, as another engine may be too."""
     names = [each.name for each in found]
     for name in names:
@@ -90,6 +112,8 @@ def _part(part: Part, engine: Engine, prefix: str, version: int) -> list[Planned
     if part.draft is None:
         return [served]
     draft = engines.read(part.draft)
+    if runs_encoder(draft):
+        raise LimitError(f"{part.draft} is an encoder, which can't draft", found=draft.architecture)
     _require_pair(engine, draft)
     options = part.draft_options
     beside = replace(

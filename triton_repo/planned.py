@@ -15,15 +15,16 @@ from builder.errors import ArtifactError, LimitError
 from builder.progress import Progress
 from builder.targets.llmapi.files import link
 from text.errors import UnusableFolderError
-from triton_repo import models, rules, runtime, xgrammar_info
+from triton_repo import models, runtime, xgrammar_info
 from triton_repo.contract import MODELS
 from triton_repo.engine import Engine
 from triton_repo.llmapi import repository
 from triton_repo.llmapi.engine import LlmApiEngine
 from triton_repo.models.pbtxt import to_text
 from triton_repo.names import Names
-from triton_repo.options import RepositoryOptions
 from triton_repo.served import LIMITS
+from triton_repo.settings import rules
+from triton_repo.settings.options import RepositoryOptions
 
 CONFIG = "config.pbtxt"
 
@@ -87,25 +88,13 @@ class Planned:
         options = self._guided(own)
         for model, build in models.builders().items():
             if model in self.models:
-                self._model(staging, model, build(self.engine, options, self.names))
+                write_model(staging, model, build(self.engine, options, self.names), self.names)
         if self.adapters:
             self._adapters(own)
-        self._link(staging, own, progress)
+        link_engine(self.engine, self.names.engine_dir, staging, progress)
 
     def _numbered(self) -> list[tuple[int, str]]:
         return list(enumerate(self.adapters, start=1))
-
-    def _model(self, staging: Staging, model: str, config: Any) -> None:
-        folder = staging.path / self.names.of(model)
-        version = folder / str(self.names.version)
-        version.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(to_text(config))
-        for name, file in runtime.files(model).items():
-            (version / name).parent.mkdir(parents=True, exist_ok=True)
-            (version / name).write_bytes(file.read_bytes())
-        if not any(version.iterdir()):
-            # Triton wants the folder, and tools that copy repositories lose empty ones
-            (version / ".keep").touch()
 
     def _adapters(self, own: Path) -> None:
         """Write the adapters; those that are arrays already are of an engine of these ranks."""
@@ -163,22 +152,41 @@ class Planned:
         (own / rules.XGRAMMAR_INFO).write_text(text)
         return self.options
 
-    def _link(self, staging: Staging, own: Path, progress: Progress) -> None:
-        """The engine's files and manifest; their digests are the engine manifest's."""
-        total, done = self.size_bytes, 0
-        for name in (manifests.NAME, *self.engine.manifest.files):
-            if not (self.engine.path / name).is_file():
-                raise ArtifactError(
-                    f"{self.engine.path} is not a whole engine",
-                    found=f"no {name}",
-                    do="build it with trtbuild build",
-                )
-            (own / name).parent.mkdir(parents=True, exist_ok=True)
-            link(self.engine.path / name, own / name)
-            if entry := self.engine.manifest.files.get(name):
-                staging.record(f"{self.names.engine_dir}/{name}", entry.digest)
-                done += entry.size_bytes
-            progress(done, total)
+
+def write_model(staging: Staging, model: str, config: Any, names: Names) -> None:
+    """A model's ModelConfig, and in its version's folder what it is made of."""
+    folder = staging.path / names.of(model)
+    version = folder / str(names.version)
+    version.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(to_text(config))
+    for name, file in runtime.files(model).items():
+        (version / name).parent.mkdir(parents=True, exist_ok=True)
+        (version / name).write_bytes(file.read_bytes())
+    if not any(version.iterdir()):
+        # Triton wants the folder, and tools that copy repositories lose empty ones
+        (version / ".keep").touch()
+
+
+def link_engine(engine: Engine, place: str, staging: Staging, progress: Progress) -> None:
+    """The engine's files and manifest, to `place`; their digests are the engine manifest's.
+
+    Raises ArtifactError for files that are gone.
+    """
+    entries, own, done = engine.manifest.files, staging.path / place, 0
+    total = sum(entry.size_bytes for entry in entries.values())
+    for name in (manifests.NAME, *entries):
+        if not (engine.path / name).is_file():
+            raise ArtifactError(
+                f"{engine.path} is not a whole engine",
+                found=f"no {name}",
+                do="build it with trtbuild build",
+            )
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        link(engine.path / name, own / name)
+        if entry := entries.get(name):
+            staging.record(f"{place}/{name}", entry.digest)
+            done += entry.size_bytes
+        progress(done, total)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,24 @@ LIMITS = ("max_batch_size", "max_seq_len", "max_input_len", "max_num_tokens", "m
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedEmbedding:
+    """What an encoder gives: so many `dimensions`, of length 1 where it is to `normalize`.
+
+    It may be cut to `matryoshka_dimensions`: None for never, () for any.
+    """
+
+    dimensions: int
+    normalize: bool
+    matryoshka_dimensions: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServedEngine:
     """One engine of a repository; limits in tokens and requests.
 
     `models` maps upstream's name of each model to its name here, and "draft" to that of an engine
-    that drafts. `adapters` maps a LoRA adapter's name to the id that requests give.
+    that drafts; an encoder's only one is "embedding". `adapters` maps a LoRA adapter's name to the
+    id that requests give.
     """
 
     name: str
@@ -35,6 +48,12 @@ class ServedEngine:
     max_beam_width: int
     world_size: int
     adapters: Mapping[str, int]
+    embedding: ServedEmbedding | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that runs the engine, by its name here."""
+        return self.models["embedding" if self.embedding else "tensorrt_llm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,4 +147,16 @@ def _engine(repository: Path, entry: Mapping[str, Any]) -> ServedEngine:
         world_size=int(entry["world_size"]),
         adapters={str(key): int(value) for key, value in entry["adapters"].items()},
         **{limit: int(entry[limit]) for limit in LIMITS},
+        embedding=_embedding(entry.get("embedding")),
+    )
+
+
+def _embedding(entry: Mapping[str, Any] | None) -> ServedEmbedding | None:
+    if entry is None:
+        return None
+    sizes = entry["matryoshka_dimensions"]
+    return ServedEmbedding(
+        dimensions=int(entry["dimensions"]),
+        normalize=bool(entry["normalize"]),
+        matryoshka_dimensions=None if sizes is None else tuple(map(int, sizes)),
     )

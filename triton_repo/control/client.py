@@ -9,7 +9,7 @@ from typing import Any
 
 from builder.errors import LaunchError
 from triton_repo.control.access import Access
-from triton_repo.security import ADMIN_HEADER
+from triton_repo.launch.security import ADMIN_HEADER
 
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 

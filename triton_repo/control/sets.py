@@ -15,6 +15,7 @@ _ORDER = (
     "postprocessing",
     "ensemble",
     "tensorrt_llm_bls",
+    "embedding",
 )
 """What a model calls comes before it."""
 

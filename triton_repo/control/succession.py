@@ -21,11 +21,11 @@ from builder.errors import LaunchError
 from builder.manifest import Manifest
 from builder.progress import Progress
 from triton_repo.layout import Part, write_parts
-from triton_repo.options import RepositoryOptions
 from triton_repo.parts import DRAFT
 from triton_repo.planned import CONFIG
-from triton_repo.rules import ADAPTERS
 from triton_repo.served import KIND, ServedEngine, ServedRepository
+from triton_repo.settings.options import RepositoryOptions
+from triton_repo.settings.rules import ADAPTERS
 
 _FOLDER = ".next"
 _OLD, _MANIFEST = ".old", ".manifest"
@@ -43,8 +43,8 @@ class Succession:
     @property
     def models(self) -> tuple[str, ...]:
         """The models that get a new version, the engine's first, so that it fails before others."""
-        names = dict(self.engine.models)
-        return (names.pop("tensorrt_llm"), *names.values())
+        first = self.engine.model
+        return (first, *(name for name in self.engine.models.values() if name != first))
 
     def prepare(self) -> None:
         """Write all that will be needed, also for the way back: from then on there are renames."""
@@ -96,7 +96,7 @@ def succession(
 
     One at a time. Raises as `write_parts` does, LaunchError where another is under way.
     """
-    below = served.path / engine.models["tensorrt_llm"]
+    below = served.path / engine.model
     folder = below / _FOLDER
     with _alone(served.path), writing(served.path):
         for left in below.glob(f".{_FOLDER}*"):
@@ -158,7 +158,7 @@ def _options(settings: Mapping[str, Any], engine: ServedEngine) -> RepositoryOpt
     known = {each.name: _tuples(settings.get(each.name)) for each in fields(RepositoryOptions)}
     given = {name: value for name, value in known.items() if name in settings}
     for name, value in given.items():
-        below = isinstance(value, str) and value.startswith(f"{engine.models['tensorrt_llm']}/")
+        below = isinstance(value, str) and value.startswith(f"{engine.model}/")
         if below or (name == "max_beam_width" and value == engine.max_beam_width):
             given[name] = None
     return RepositoryOptions(**given)

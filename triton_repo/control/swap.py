@@ -16,6 +16,7 @@ from typing import Any
 from builder import digest
 from builder.errors import ArtifactError, LaunchError, LimitError, TrtbuildError
 from builder.progress import Progress, silent
+from builder.source import huggingface
 from triton_repo.control.client import Control
 from triton_repo.control.drain import WHY, drain, listed
 from triton_repo.control.succession import Succession, succession
@@ -23,13 +24,7 @@ from triton_repo.engine import anyones
 from triton_repo.planned import CONFIG
 from triton_repo.served import LIMITS, ServedEngine, ServedRepository, describe
 
-_TEXT_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
+_TEXT_FILES = (*huggingface.TOKENIZER_FILES, huggingface.GENERATION_CONFIG)
 """What a proxy in front has read: the same before and after."""
 
 
@@ -151,6 +146,8 @@ def _require_fit(old: ServedEngine, new: Succession) -> None:
                 found=f"{getattr(found, limit)} after {getattr(old, limit)}",
                 do=f"build it with at least the old {limit}, or {do}",
             )
+    if found.embedding != old.embedding:
+        raise LimitError("the new engine gives other embeddings", found=str(found.embedding), do=do)
     for name in _TEXT_FILES:
         if _digest(found.tokenizer_dir / name) != _digest(old.tokenizer_dir / name):
             raise ArtifactError(

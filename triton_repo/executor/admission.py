@@ -106,17 +106,22 @@ class Admission:
             )
 
     def _logits(self, request: Request) -> Iterator[RequestError]:
-        """What is kept until it is sent: float32 rows of the vocabulary's size."""
+        """What is kept until it is sent: float32 rows of the vocabulary's size.
+
+        A streamed answer's leave with its tokens.
+        """
         size = len(request.input_ids)
         answer = min(request.max_tokens, self.max_total_tokens - size)
         count = max(request.answer_count, request.beam_width)
         context = size if request.context_logits else 0
-        generation = answer * count if request.generation_logits else 0
+        kept = request.generation_logits and not request.streaming
+        generation = answer * count if kept else 0
         wanted_bytes = (context + generation) * self.vocab_size * 4
         if wanted_bytes > self.max_logits_bytes:
             name = "return_context_logits" if context else "return_generation_logits"
             yield RequestError(
-                f"{name}: the request's logits may take {self.max_logits_bytes / 2**20:.0f} MiB",
+                f"{name}: a request's logits must not exceed "
+                f"{self.max_logits_bytes / 2**20:.0f} MiB",
                 found=f"{context + generation} rows of {self.vocab_size}, "
                 f"{wanted_bytes / 2**20:.0f} MiB",
                 do="shorten the prompt or lower request_output_len",

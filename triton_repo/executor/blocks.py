@@ -24,7 +24,8 @@ class BlockManager:
     same tokens up to its end, and the same adapter, meet in the same key, with no hash to
     collide. A released block keeps its content until it is handed out again; `FreeBlocks` says in
     which order. Sequences that fork share all blocks; one that is about to write into a shared
-    block gets a copy of it (`copies`: from, to; to be made in this order).
+    block gets a copy of it (`copies`: from, to; to be made in this order). `changes` grows with
+    whatever may let a sequence in that found no room before.
     """
 
     def __init__(self, blocks: int, block_size: int, *, reuse: bool = True) -> None:
@@ -32,6 +33,7 @@ class BlockManager:
         self.total = blocks
         self.reuse = reuse
         self.copies: list[tuple[int, int]] = []
+        self.changes = 0
         self._free = FreeBlocks(blocks)
         self._users = [0] * blocks
         self._kept = [_DEFAULT] * blocks
@@ -115,6 +117,7 @@ class BlockManager:
             name = (_parent(sequence), tuple(sequence.tokens[start : start + self.block_size]))
             block = self._block_of.setdefault(name, sequence.blocks[index])
             if block not in self._content:
+                self.changes += 1
                 self._content[block] = (name, next(self._next_key))
                 self._children.setdefault(name[0], set()).add(block)
             sequence.block_keys.append(self._content[block][1])
@@ -154,6 +157,7 @@ class BlockManager:
 
     def _drop(self, block: int) -> None:
         self._users[block] -= 1
+        self.changes += 1
         if self._users[block] == 0:
             worth = self._kept[block] if block in self._content else _NOTHING
             self._free.put(block, *worth)

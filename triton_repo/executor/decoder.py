@@ -131,11 +131,11 @@ class Decoder:
         finish: FinishReason | None,
         rows: Logits | None,
     ) -> None:
+        first = not group.first_token_ns
         group.token_came()
-        perf = None
         if finish is not None:
             self._scheduler.drop(group, sequence)
-            perf = group.perf()
+        perf = group.perf() if first or finish is not None else None
         group.sink(
             Output(
                 tokens,

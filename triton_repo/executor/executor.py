@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,11 +39,13 @@ class _Step(NamedTuple):
 class Executor:
     """Batches requests in flight. Thread-safe; sinks are called on the executor's thread.
 
-    A sink gets outputs until one is `final`; it must be quick, and may not raise.
+    A sink gets outputs until one is `final`; it must be quick, and may not raise. `between` is
+    called after each step, for what had better not share the cores with one.
     """
 
     def __init__(self, engine: Path, config: ExecutorConfig) -> None:
         self.config = config
+        self.between: Callable[[], object] = lambda: None
         blocks = config.kv_cache_tokens // TOKENS_PER_BLOCK
         self._runner = Runner(engine, config.dtype, blocks, threads=config.threads)
         self._scheduler = Scheduler(
@@ -180,6 +183,7 @@ class Executor:
             for group in {chunk.group: None for chunk in chunks}:
                 if not group.over:
                     self._decoder.end(group, FinishReason.ERROR, str(error))
+        self.between()
 
     def _collect(self) -> bool:
         """Take what has come in since the last step, wait if there is nothing; False at the end."""

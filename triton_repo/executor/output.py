@@ -59,10 +59,11 @@ class Beam:
 class Output(NamedTuple):
     """What one step gave one sequence of a request: new token ids, log probabilities when asked.
 
-    `finish` is set on a sequence's last output, with its `perf`; `error` says why where it is
-    ERROR. `final` is set on the request's last. `generation_logits` float32[n, vocab] has a row
-    for each new token, `context_logits` float32[prompt, vocab] comes once, with a first token.
-    A beam search has one output, whose `beams` are its answers, best first.
+    `finish` is set on a sequence's last output; `error` says why where it is ERROR. `perf` comes
+    with that, and with a request's first. `final` is set on the request's last.
+    `generation_logits` float32[n, vocab] has a row for each new token, `context_logits`
+    float32[prompt, vocab] comes once, with a first token. A beam search has one output, whose
+    `beams` are its answers, best first.
     """
 
     token_ids: list[int]

@@ -148,6 +148,7 @@ class Request:
     `num_return_sequences` answers are sampled (None: one), or come back of a beam search (all).
     With `normalize_log_probs` those of a top-k draw are of the k tokens only.
     `context_logits` and `generation_logits` ask for the model's own rows, before any processing.
+    `streaming` says that what is made is taken at once, not at the end.
     """
 
     input_ids: list[int]
@@ -163,6 +164,7 @@ class Request:
     normalize_log_probs: bool = True
     context_logits: bool = False
     generation_logits: bool = False
+    streaming: bool = False
     draft_ids: tuple[int, ...] = ()
     draft_logits: NDArray[np.float32] | None = None
     draft_acceptance_threshold: float | None = None

@@ -58,6 +58,7 @@ class Scheduler:
         self.paused = 0
         self.preemptions = 0
         self.reused_blocks = 0
+        self._refused: tuple[Group, int] | None = None
 
     @property
     def busy(self) -> bool:
@@ -82,6 +83,7 @@ class Scheduler:
         for sequence in group.sequences:
             self.blocks.release(sequence)
         group.running, group.over = False, True
+        self._refused = None
 
     def drop(self, group: Group, sequence: Sequence) -> None:
         """Forget one sequence of a request; the request too if it was the last."""
@@ -170,6 +172,9 @@ class Scheduler:
         places = sum(one.places for one in self.running)
         if places + group.places > self.max_batch_size:
             return False
+        if self._refused == (group, self.blocks.changes):
+            # nothing has changed: a long prompt's beginning isn't looked up at every step
+            return False
         first, size = group.sequences[0], self.blocks.block_size
         self.blocks.match_prefix(first)
         free = self.blocks.free
@@ -177,8 +182,10 @@ class Scheduler:
         if self.guaranteed_no_evict:
             free -= sum(one.most_blocks(size) - _held(one) for one in self.running)
             needed = group.most_blocks(size)
-        if needed - len(first.blocks) > free or self._too_long(first, budget):
+        no_room = needed - len(first.blocks) > free
+        if no_room or self._too_long(first, budget):
             self.blocks.release(first)
+            self._refused = (group, self.blocks.changes) if no_room else None
             return False
         self._started(group)
         return True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from builder.errors import ArtifactError
 from triton_repo import engine as engines
+from triton_repo.contract import EMBEDDING
 from triton_repo.lint.finding import Finding, error, warning
 from triton_repo.lint.repository import Model, Repository
 
@@ -76,7 +77,7 @@ def _tokenizer(repository: Repository, model: Model, folder: Path) -> Iterator[F
 
 def _engine(model: Model, folder: Path) -> Iterator[Finding]:
     # preprocessing reads the engine's config only for images
-    if model.role != "tensorrt_llm" or not folder.is_dir():
+    if model.role not in ("tensorrt_llm", EMBEDDING) or not folder.is_dir():
         return
     field = "parameters.gpt_model_path"
     try:

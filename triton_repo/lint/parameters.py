@@ -7,14 +7,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from builder.errors import LimitError
-from triton_repo import rules
-from triton_repo.contract import MODELS, contract
+from triton_repo.contract import EMBEDDING, MODELS, contract
 from triton_repo.engine import Engine
 from triton_repo.lint.finding import Finding, error, warning
 from triton_repo.lint.repository import Model, Repository
 from triton_repo.models.pbtxt import BEYOND
-from triton_repo.options import SETTINGS, RepositoryOptions
-from triton_repo.settings import Kind
+from triton_repo.settings import rules
+from triton_repo.settings.options import SETTINGS, RepositoryOptions
+from triton_repo.settings.table import Kind
 
 _YES = ("t", "y", "yes")
 """What upstream's models in Python take for true besides."""
@@ -23,7 +23,7 @@ _YES = ("t", "y", "yes")
 def known(repository: Repository) -> Iterator[Finding]:
     """Names that a model has no use for, which Triton lets pass."""
     for model in repository.models.values():
-        if model.role not in MODELS:
+        if model.role not in (*MODELS, EMBEDDING):
             continue
         names = {*contract(model.role).parameters, *BEYOND.get(model.role, ())}
         for name in model.config.parameters:

@@ -13,6 +13,7 @@ from builder import manifest as manifests
 from builder.errors import ArtifactError
 from builder.manifest import Manifest
 from triton_repo import engine as engines
+from triton_repo.contract import EMBEDDING
 from triton_repo.engine import Engine
 from triton_repo.lint.finding import Finding, error
 from triton_repo.models import pbtxt
@@ -160,5 +161,8 @@ def _role(name: str, config: Any) -> str:
     inputs = {tensor.name for tensor in config.input}
     if "sampling_param_max_tokens" in inputs:
         return "llmapi"
+    outputs = {tensor.name for tensor in config.output}
+    if outputs == {EMBEDDING} and inputs == {"input_ids", "input_lengths"}:
+        return EMBEDDING
     named = name if name in _SIGNS else ""
     return next((role for role, sign in _SIGNS.items() if sign in inputs), named)

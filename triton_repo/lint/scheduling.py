@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from triton_repo.contract import EMBEDDING
 from triton_repo.lint.finding import Finding, error, warning
 from triton_repo.lint.repository import Model, Repository
 
+_ENGINES = ("tensorrt_llm", EMBEDDING)
+"""Those that run an engine."""
 _BLS_MODELS = {
     "tensorrt_llm_model_name": "tensorrt_llm",
     "tensorrt_llm_draft_model_name": "",
@@ -23,7 +26,7 @@ def batches(repository: Repository) -> Iterator[Finding]:
         if size < 1 and model.role != "llmapi":
             do = "it must be at least 1: every tensor's first dimension is the batch"
             yield error(model.file, "max_batch_size", str(size), do)
-        engine = repository.engine(model) if model.role == "tensorrt_llm" else None
+        engine = repository.engine(model) if model.role in _ENGINES else None
         if engine and size > engine.max_batch_size:
             do = f"the engine takes {engine.max_batch_size}: ask for no more, or build it for more"
             yield error(model.file, "max_batch_size", str(size), do)

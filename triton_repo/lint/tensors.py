@@ -8,7 +8,7 @@ from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import DataType
 
-from triton_repo.contract import LOGITS, MODELS, ModelContract, Tensor, contract
+from triton_repo.contract import EMBEDDING, LOGITS, MODELS, ModelContract, Tensor, contract
 from triton_repo.engine import Engine
 from triton_repo.lint.finding import Finding, error, warning
 from triton_repo.lint.repository import Model, Repository
@@ -16,8 +16,8 @@ from triton_repo.llmapi import contract as llmapi
 
 _FREE = ("encoder_input_features", "prompt_embedding_table")
 """Inputs whose type upstream's template leaves to whoever fills it in."""
-_NEEDED = {"tensorrt_llm": ("output_ids", "sequence_length")}
-"""Outputs that upstream's C++ backend insists on."""
+_NEEDED = {"tensorrt_llm": ("output_ids", "sequence_length"), EMBEDDING: (EMBEDDING,)}
+"""Outputs that a model can't do without, as upstream's C++ backend insists on its own."""
 
 
 def twice(repository: Repository) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def twice(repository: Repository) -> Iterator[Finding]:
 def known(repository: Repository) -> Iterator[Finding]:
     """Types and dims as upstream's clients send and expect them."""
     for model in repository.models.values():
-        if model.role not in (*MODELS, "llmapi"):
+        if model.role not in (*MODELS, EMBEDDING, "llmapi"):
             continue
         wanted = llmapi.CONTRACT if model.role == "llmapi" else contract(model.role)
         engine = repository.engine(model)

@@ -8,7 +8,7 @@ from typing import Any
 from triton_repo.contract import MODELS
 from triton_repo.engine import Engine
 from triton_repo.names import Names
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 Builder = Callable[[Engine, RepositoryOptions, Names], Any]
 

@@ -12,7 +12,7 @@ from triton_repo.contract import contract
 from triton_repo.engine import Engine
 from triton_repo.models.pbtxt import model_config, set_instances, set_parameters
 from triton_repo.names import Names
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 NAME = "ensemble"
 

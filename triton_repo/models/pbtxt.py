@@ -18,8 +18,8 @@ from tritonclient.grpc.model_config_pb2 import (
 
 from triton_repo.contract import LOGITS, ModelContract, Tensor
 from triton_repo.engine import Engine
-from triton_repo.options import SETTINGS, RepositoryOptions
-from triton_repo.values import text as value_text
+from triton_repo.settings.options import SETTINGS, RepositoryOptions
+from triton_repo.settings.values import text as value_text
 
 BEYOND = {"tensorrt_llm": ("enable_trt_overlap", "recv_poll_period_ms")}
 """Parameters that upstream's C++ backend reads though its template doesn't have them."""

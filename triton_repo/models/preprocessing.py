@@ -13,7 +13,7 @@ from triton_repo.models.pbtxt import (
     set_parameters,
 )
 from triton_repo.names import Names
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 NAME = "preprocessing"
 

@@ -7,7 +7,7 @@ from typing import Any
 from triton_repo.engine import Engine
 from triton_repo.models.ensemble import text_model
 from triton_repo.names import Names
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 NAME = "tensorrt_llm_bls"
 

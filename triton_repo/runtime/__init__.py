@@ -1,8 +1,8 @@
 """What runs inside Triton, and what each Python model of a repository is made of.
 
 The models of a repository stand alone: they need numpy, tokenizers, jinja2 and Triton's own module,
-which NVIDIA's containers have, and those that take text tritonclient too; and the files named here,
-which the repository's writer copies into the model's version folder.
+which NVIDIA's containers have, those that take text tritonclient too, and an encoder OpenVINO; and
+the files named here, which the repository's writer copies into the model's version folder.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ _TEXT = (
     "preprocessing_tensors",
     "token_rows",
 )
+_ENCODER = "embedding"
+"""The one that knows nothing of text."""
 MODELS = {
     "preprocessing": ("preprocessing", "preprocessing_tensors"),
     "postprocessing": ("postprocessing", "token_rows"),
     "ensemble": _TEXT,
     "tensorrt_llm_bls": _TEXT,
+    _ENCODER: tuple(f"embedding/{name}" for name in ("model", "__init__", "batches", "encoder")),
 }
 """Upstream's name of each model written in Python → its modules here; the first is its model.py."""
 
@@ -49,6 +52,8 @@ def files(model: str) -> dict[str, Path]:
     if model not in MODELS:
         return {}
     first, *others = (f"{_RUNTIME}/{module}.py" for module in MODELS[model])
-    text = sorted(path.relative_to(_ROOT).as_posix() for path in (_ROOT / "text").glob("*.py"))
+    text: list[str] = []
+    if model != _ENCODER:
+        text = sorted(path.relative_to(_ROOT).as_posix() for path in (_ROOT / "text").glob("*.py"))
     beside = {name: _ROOT / name for name in (*_ROOM, *others, *text)}
     return {"model.py": _ROOT / first, **beside}

@@ -92,6 +92,7 @@ def read_request(row: Row, accepts: Accepts) -> Asked:
         normalize_log_probs=accepts.normalize_log_probs,
         context_logits=_logits(row, "context", accepts.gather_context_logits),
         generation_logits=_logits(row, "generation", accepts.gather_generation_logits),
+        streaming=streaming,
         retention=_retention(row),
         **_drafts(row, accepts),
     )

@@ -45,7 +45,7 @@ class Stream:
     def send(self, response: Any, *, size_bytes: int = 0, last_of_answer: bool) -> None:
         """Send a response, None for none; Triton's final flag comes with the last, or after it."""
         last = last_of_answer and self._open == 1
-        together = last and (size_bytes < _SMALL_BYTES or not self._decoupled)
+        together = last and size_bytes < _SMALL_BYTES
         if response is not None and not together:
             self._sender.send(response, flags=0)
         if last:
@@ -53,13 +53,14 @@ class Stream:
         self._open -= last_of_answer
 
     def fail(self, error: Any) -> None:
-        """End an answer with an error, for a response that couldn't be sent."""
+        """End an answer with an error, for a response that couldn't be sent.
+
+        Raises what Triton does, which takes none for a model that isn't decoupled: its client is
+        told by Triton that there is no response.
+        """
         last = self._open == 1
         self._open -= 1
         if self._sender is None:
-            return
-        if last and not self._decoupled:
-            self._finish(error)
             return
         try:
             self._sender.send(error, flags=0)
@@ -85,7 +86,10 @@ class Stream:
 
 
 class Answer:
-    """The answer to one prompt. `handle` is set while the executor has it; `closed` is the end."""
+    """The answer to one prompt. `handle` is set while the executor has it; `closed` is the end.
+
+    `code` is that of an error which ends it.
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Answer:
         self.cancelled = False
         self.closed = False
         self.generated = 0
+        self.code: Any = pb_utils.TritonError.INTERNAL
         self._pending: dict[int, Part] = {}
         self._cum_log_probs: dict[int, float] = {}
         self._final = False
@@ -145,7 +150,7 @@ class Answer:
     def _response(self, part: Part) -> tuple[Any, int]:
         """A response, and how many bytes its tensors have."""
         if part.error is not None:
-            return _error(part.error, pb_utils.TritonError.INTERNAL), 0
+            return _error(part.error, self.code), 0
         self.generated += part.generated
         index = part.sequence_index
         part.cum_log_prob = self._cum_log_probs.get(index, 0.0) + sum(part.log_probs)

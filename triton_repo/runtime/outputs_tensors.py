@@ -45,7 +45,7 @@ class Part:
             self.generation_logits.append(output.generation_logits)
         if output.context_logits is not None:
             self.context_logits = output.context_logits
-        self.beams, self.perf, self.error = output.beams, output.perf, output.error
+        self.beams, self.perf, self.error = output.beams, output.perf or self.perf, output.error
         self.finished = output.finish is not None
 
     @property
@@ -98,7 +98,8 @@ PERF: dict[str, type] = {
     "total_accepted_draft_tokens": np.int32,
     "total_draft_tokens": np.int32,
 }
-"""Outputs of a sequence's last response, of which but the rate are Perf's fields."""
+"""Outputs of a sequence's last response and a request's first (upstream's backend has them in all),
+of which but the rate are Perf's fields."""
 
 
 def _perf(name: str, dtype: type) -> Maker:

@@ -54,6 +54,8 @@ class TritonPythonModel:
             period_s=self.parameters.cancellation_check_period_ms / 1000,
             over=self.answered.append,
         )
+        # a step has the cores to itself: one that shares them with answers on their way is slower
+        self.engine.executor.between = self.sender.drain
         self.compiler = ThreadPoolExecutor(1, "grammars")
         self.compiling: set[Answer] = set()
         self.metrics = Metrics(args["model_name"], args["model_version"])
@@ -110,9 +112,7 @@ class TritonPythonModel:
         most = self.parameters.max_queue_size
         waiting = len(self.compiling) + self.engine.executor.stats().waiting_requests
         if most and waiting >= most:
-            error = f"Maximum queue size of {most} has been reached, please try again later"
-            output = Output([], [], FinishReason.ERROR, error=error, final=True)
-            self.sender.receive(answer, output)
+            self._fail(answer, RequestError(f"Maximum queue size of {most} has been reached"))
             return
         self.compiling.add(answer)
         self.compiler.submit(self._compiled, answer)
@@ -126,7 +126,6 @@ class TritonPythonModel:
     def _submit(self, answer: Answer) -> None:
         """Give a prompt to the executor, with its guide and its adapter."""
         asked, request = answer.asked, answer.asked.request
-        receive = partial(self.sender.receive, answer)
         try:
             if answer.cancelled:
                 raise RequestError("the request was cancelled before it began")
@@ -134,14 +133,22 @@ class TritonPythonModel:
                 request = replace(request, guide=self.engine.guides.compile(*asked.guide))
             if asked.adapter:
                 request = replace(request, adapter=self.engine.adapters.resolve(*asked.adapter))
-            handle = answer.handle = self.engine.executor.submit(request, receive)
+            handle = answer.handle = self.engine.executor.submit(
+                request, partial(self.sender.receive, answer)
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
-            receive(Output([], [], FinishReason.ERROR, error=_message(error), final=True))
+            self._fail(answer, error)
             return
         if answer.cancelled:
             self.engine.executor.cancel(handle)
         if answer.closed:
             answer.handle = None
+
+    def _fail(self, answer: Answer, error: Exception) -> None:
+        """End a prompt that doesn't get into the executor."""
+        answer.code = _code(error)
+        output = Output([], [], FinishReason.ERROR, error=_message(error), final=True)
+        self.sender.receive(answer, output)
 
     def _report_loop(self) -> None:
         period_s = self.parameters.stats_check_period_ms / 1000
@@ -162,9 +169,16 @@ def _stops(tensors: Tensors) -> bool:
 
 
 def _message(error: Exception) -> str:
-    """What to tell the client: it names the tensor at fault."""
+    """What to tell the client: it begins with the tensor at fault."""
     name = error.param if isinstance(error, RequestError) else None
-    return f"{name}: {error}" if name and name not in str(error) else str(error)
+    return f"{name}: {error}" if name and not str(error).startswith(name) else str(error)
+
+
+def _code(error: Exception) -> Any:
+    """Whose fault it is: a RequestError that names no input is the moment's, as a full queue."""
+    if not isinstance(error, RequestError):
+        return pb_utils.TritonError.INTERNAL
+    return pb_utils.TritonError.INVALID_ARG if error.param else pb_utils.TritonError.UNAVAILABLE
 
 
 def _logits_dtype(config: Mapping[str, Any]) -> type:

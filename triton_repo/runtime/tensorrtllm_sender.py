@@ -13,6 +13,8 @@ from triton_repo.executor.output import FinishReason, Output
 from triton_repo.runtime.outputs import Answer, UnfinishedError
 from triton_repo.runtime.outputs_tensors import Part
 
+_DRAIN_S = 0.02
+"""The most that a step waits for answers to leave."""
 _LOOKS = 4
 _SHARE = 0.1
 """Clients looked for in a period, at least; more while this share of it lasts: a look is a round
@@ -35,8 +37,9 @@ class Sender:
         self._ready: list[Answer] = []
         self._unseen: dict[Answer, None] = {}
         self._looked = 0.0
-        self._wake = threading.Condition()
-        self._closing = False
+        lock = threading.Lock()
+        self._wake, self._sent = threading.Condition(lock), threading.Condition(lock)
+        self._closing = self._sending = False
         self._thread = threading.Thread(target=self._loop, name="sender", daemon=True)
         self._thread.start()
 
@@ -72,6 +75,11 @@ class Sender:
             self._wake.notify()
         self._thread.join()
 
+    def drain(self) -> None:
+        """Wait until all that is ready has been sent, but not for long."""
+        with self._wake:
+            self._sent.wait_for(lambda: not (self._ready or self._sending), _DRAIN_S)
+
     def _loop(self) -> None:
         # Nothing of a turn is held while the next one waits: an idle server keeps no answers.
         while self._turn():
@@ -85,10 +93,15 @@ class Sender:
             if self._closing and not self._ready:
                 return False
             ready, self._ready = self._ready, []
+            self._sending = bool(ready)
             taken = [(answer, *answer.take()) for answer in ready]
             self._open.difference_update(answer for answer, _, final in taken if final)
         for answer, parts, final in taken:
             self._send(answer, parts, final)
+        if taken:
+            with self._wake:
+                self._sending = False
+                self._sent.notify_all()
         if time.monotonic() - self._looked >= self._period_s:
             self._look()
             self._looked = time.monotonic()

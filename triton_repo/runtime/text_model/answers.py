@@ -64,21 +64,27 @@ class Answers:
         wanted = self._asked.rows * self._asked.sequences
         return len(self._texts) >= wanted and all(map(_ended, self._texts.values()))
 
-    def take(self, outputs: Mapping[str, Array]) -> Tensors | None:
-        """A response of the engine as one for the client; None where it has nothing to tell.
+    def take(self, come: Sequence[Mapping[str, Array]]) -> Iterator[Tensors]:
+        """Responses of the engine as such for the client, those of a sequence as one.
 
         Raises ValueError for tensors that don't fit together.
         """
+        keys = [_key(outputs) for outputs in come]
+        for place, (key, outputs) in enumerate(zip(keys, come, strict=True), 1):
+            if told := self._take(key, outputs, more=key in keys[place:]):
+                yield told
+
+    def _take(self, key: Key, outputs: Mapping[str, Array], *, more: bool) -> Tensors | None:
+        """A response for the client; None where it has nothing to tell, or `more` is there."""
         rows = token_rows(outputs["output_ids"], outputs["sequence_length"])
         if not rows.fit:
             raise ValueError("the engine's output_ids and sequence_length don't fit together")
-        key = (_index(outputs, "batch_index"), _index(outputs, "sequence_index"))
         texts = self._of(key, len(rows.ids))
         if _ended(texts):
             return None
         last = not self._asked.parts
         pieces = [text.feed(ids, last=last) for text, ids in zip(texts, rows.ids, strict=True)]
-        if not self._waits(texts, rows.ids):
+        if _ended(texts) or not (more or self._waits(rows.ids)):
             return self._response(key, pieces, outputs)
         self._held.setdefault(key, []).append(outputs)
         self._pieces[key] = _added(self._pieces[key], pieces)
@@ -90,10 +96,8 @@ class Answers:
             if not _ended(texts):
                 yield self._response(key, [text.feed([], last=True) for text in texts], {})
 
-    def _waits(self, texts: list[AnswerText], ids: list[list[int]]) -> bool:
+    def _waits(self, ids: list[list[int]]) -> bool:
         """Whether a part goes with what follows: one of no token is the last, or of no end yet."""
-        if _ended(texts):
-            return False
         return not any(ids) if self._asked.streaming else self._asked.parts
 
     def _of(self, key: Key, beams: int) -> list[AnswerText]:
@@ -144,6 +148,10 @@ def _joined(parts: list[Mapping[str, Array]]) -> Mapping[str, Array]:
 
 def _ended(texts: list[AnswerText]) -> bool:
     return all(text.finish for text in texts)
+
+
+def _key(outputs: Mapping[str, Array]) -> Key:
+    return _index(outputs, "batch_index"), _index(outputs, "sequence_index")
 
 
 def _index(outputs: Mapping[str, Any], name: str) -> int:

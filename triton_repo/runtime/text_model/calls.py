@@ -21,7 +21,7 @@ import grpc
 from tritonclient.grpc import service_pb2_grpc
 
 from triton_repo.runtime.text_model import wire
-from triton_repo.runtime.text_model.request import Array, CallError, Tensors
+from triton_repo.runtime.text_model.request import PASSED, PREPROCESSED, Array, CallError, Tensors
 
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -34,8 +34,10 @@ _OPTIONS = (
 _UNAVAILABLE = re.compile(
     r"maximum queue size|no available versions|is not ready|not healthy|unavailable", re.IGNORECASE
 )
-_CLIENTS_FAULT = re.compile(r"prompt length|the prompt is|token ids must", re.IGNORECASE)
+_CLIENTS_FAULT = re.compile(r"prompt length|cannot process new request", re.IGNORECASE)
 """How an engine begins to say that a client's request is at fault, where it names no input."""
+_INPUTS = frozenset((*PREPROCESSED.values(), *PASSED.values()))
+"""The engine's inputs: a refusal of ours begins with the one at fault."""
 _NEXT_S = 0.1
 """How long the engine may take to show whether it ends by itself."""
 
@@ -84,29 +86,26 @@ class Calls:
 
     async def generate(
         self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
-    ) -> AsyncGenerator[Tensors, None]:
-        """The responses of `model` as they come. To close the iterator ends the request there.
+    ) -> AsyncGenerator[list[Tensors], None]:
+        """The responses of `model`, all that have come at a time. To close the iterator ends the
+        request there.
 
         Raises CallError.
         """
         call = self._connected().ModelStreamInfer()
         over = False
-        reading: asyncio.Future[Any] | None = None
+        messages: _Messages | None = None
         try:
             await call.write(wire.encode(model, inputs, outputs))
             await call.done_writing()
-            while True:
-                # a cancelled read would cancel its call at once, see `_end`
-                reading = asyncio.ensure_future(call.read())
-                message = await asyncio.shield(reading)
-                reading = None
-                if message is grpc.aio.EOF:
-                    break
-                if message.error_message:
-                    raise _refusal(message.error_message, inputs)
-                over = wire.final(message.infer_response)
-                if tensors := wire.decode(message.infer_response):
-                    yield tensors
+            messages = _Messages(call)
+            while come := await messages.next():
+                responses = [each.infer_response for each in come if not each.error_message]
+                over = over or any(map(wire.final, responses))
+                if found := [tensors for each in responses if (tensors := wire.decode(each))]:
+                    yield found
+                if errors := [each.error_message for each in come if each.error_message]:
+                    raise _refusal(errors[0])
             if not over:
                 raise CallError(f"{model} ended its stream early: {await call.details()}")
         except grpc.aio.AioRpcError as error:
@@ -116,7 +115,7 @@ class Calls:
             raise CallError(details or str(error), (await call.code()).name) from error
         finally:
             if not call.done():
-                self._later(_end(call, reading or asyncio.ensure_future(call.read()), over=over))
+                self._later(_end(call, messages or _Messages(call), over=over))
 
     async def close(self) -> None:
         """Close the connection, and all that is under way on it."""
@@ -140,28 +139,65 @@ class Calls:
         task.add_done_callback(self._ending.discard)
 
 
-def _refusal(message: str, inputs: Mapping[str, Array]) -> CallError:
+def _refusal(message: str) -> CallError:
     """An error of the model's, by its words: Triton 2.51 crashes where streams ask for codes."""
     if _UNAVAILABLE.search(message):
         return CallError(message, "UNAVAILABLE")
     first = re.match(r"\w*", message)
-    theirs = (first is not None and first[0] in inputs) or _CLIENTS_FAULT.match(message)
+    theirs = (first is not None and first[0] in _INPUTS) or _CLIENTS_FAULT.match(message)
     return CallError(message, "INVALID_ARGUMENT" if theirs else "INTERNAL")
 
 
-async def _end(call: Any, reading: asyncio.Future[Any], *, over: bool) -> None:
-    """End a call that nobody reads any more but for `reading`.
+class _Messages:
+    """What comes over a call, read ahead: to wait for it is no read, which cancels its call when it
+    is cancelled, and takes all that is there."""
+
+    def __init__(self, call: Any) -> None:
+        self._come: list[Any] = []
+        self._some = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._read(call))
+        # nobody may wait for the end of a call that is given up
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def next(self) -> list[Any]:
+        """What has come since, at least one; none at the end. Raises as a read does."""
+        await self._some.wait()
+        if not (come := self.take()) and self._task.done():
+            self._task.result()
+        return come
+
+    def take(self) -> list[Any]:
+        """What has come since, if anything."""
+        come, self._come = self._come, []
+        if not self._task.done():
+            self._some.clear()
+        return come
+
+    async def _read(self, call: Any) -> None:
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:
+                self._come.append(message)
+                self._some.set()
+        finally:
+            self._some.set()
+
+
+def _final(come: Sequence[Any]) -> bool:
+    return any(wire.final(message.infer_response) for message in come)
+
+
+async def _end(call: Any, messages: _Messages, *, over: bool) -> None:
+    """End a call that nobody reads any more but for `messages`.
 
     A cancel that meets a stream's own end leaves Triton holding the request for ever, and its model
     can't unload. So what ends by itself is left to, and else the cancel comes behind a token.
     """
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
         if not over:
-            # a read that runs out of time cancels its call
-            message: Any = await asyncio.wait_for(reading, _NEXT_S)
-            over = message is grpc.aio.EOF or wire.final(message.infer_response)
-        else:
-            over = await reading is not grpc.aio.EOF
+            over = _final(messages.take())
+        if not over:
+            come = await asyncio.wait_for(messages.next(), _NEXT_S)
+            over = not come or _final(come)
         while over:
-            over = await call.read() is not grpc.aio.EOF
+            over = bool(await messages.next())
     call.cancel()

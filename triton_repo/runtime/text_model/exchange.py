@@ -23,6 +23,9 @@ from triton_repo.runtime.text_model.request import (
 )
 from triton_repo.runtime.text_model.speculation import Speculation
 
+_CANCEL_S = 0.1
+"""How long Triton is given for what follows from a client's cancel."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -53,6 +56,8 @@ class Exchange:
             await self._answer()
         except asyncio.CancelledError:
             self._client.fail("the client has gone", "CANCELLED")
+            # a final flag that meets the cancel within Triton makes it hold the request for ever
+            await asyncio.sleep(_CANCEL_S)
         except CallError as error:
             self._client.fail(str(error), error.code)
         except ValueError as error:
@@ -85,13 +90,13 @@ class Exchange:
             accumulate=setting.accumulate,
         )
         async with aclosing(self._responses(asked, prepared)) as responses:
-            async for outputs in responses:
-                if told := answers.take(outputs):
-                    self._client.send(told)
+            async for come in responses:
+                for told in answers.take(come):
+                    self._client.send(told, last=answers.finished)
                 if answers.finished:
                     break
         for told in answers.rest():
-            self._client.send(told)
+            self._client.send(told, last=answers.finished)
 
     def _prepare(self, asked: Asked) -> Tensors:
         """The prompts as ids, and all else that preprocessing makes for the engine."""
@@ -111,7 +116,7 @@ class Exchange:
             for ids, n in zip(prepared["INPUT_ID"], lengths, strict=True)
         ]
 
-    def _responses(self, asked: Asked, prepared: Tensors) -> AsyncGenerator[Tensors, None]:
+    def _responses(self, asked: Asked, prepared: Tensors) -> AsyncGenerator[list[Tensors], None]:
         setting = self._setting
         inputs = asked.for_engine(prepared)
         wanted = [name for name in self._client.wanted if name not in OWN]

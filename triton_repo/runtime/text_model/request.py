@@ -22,11 +22,11 @@ class CallError(Exception):
 
 
 class Generate(Protocol):
-    """Calls a model: its responses as they come. Raises CallError."""
+    """Calls a model: its responses, all that have come at a time. Raises CallError."""
 
     def __call__(
         self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
-    ) -> AsyncGenerator[Tensors, None]: ...
+    ) -> AsyncGenerator[list[Tensors], None]: ...
 
 
 PREPROCESSING = {

@@ -39,7 +39,7 @@ class Speculation:
         self._log_prob = 0.0
         self._drafting = True
 
-    async def rounds(self) -> AsyncGenerator[Tensors, None]:
+    async def rounds(self) -> AsyncGenerator[list[Tensors], None]:
         """A response of new tokens, as the engine's stream would have them, for each round."""
         ended = False
         while not ended and len(self._tokens) < self._limit:
@@ -56,7 +56,7 @@ class Speculation:
             # the target adds a token of its own, unless it ends after drafts that it agrees with
             short = drafts[: len(new)] == new if drafts else len(new) < wanted
             ended = short or not self._end_ids.isdisjoint(new[counting:])
-            yield self._told(outputs, len(new))
+            yield [self._told(outputs, len(new))]
 
     async def _draft(self, count: int) -> tuple[list[int], Array | None]:
         if count < 1 or not self._drafting:
@@ -89,7 +89,8 @@ class Speculation:
 
     async def _call(self, model: str, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """The one response of a call that isn't a stream."""
-        found = [each async for each in self._generate(model, inputs, outputs)]
+        come = self._generate(model, inputs, outputs)
+        found = [each async for several in come for each in several]
         if len(found) != 1:
             raise CallError(f"{model} gave {len(found)} responses for one")
         return found[0]

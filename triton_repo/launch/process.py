@@ -19,9 +19,9 @@ from pathlib import Path
 
 from builder.artifact import writing
 from builder.errors import LaunchError
-from triton_repo import binary, processes, ranks, security, server_log
-from triton_repo.binary import TritonServer
-from triton_repo.command import LaunchConfig, Ports, arguments, environment
+from triton_repo.launch import binary, processes, ranks, security, server_log
+from triton_repo.launch.binary import TritonServer
+from triton_repo.launch.command import LaunchConfig, Ports, arguments, environment
 from triton_repo.runtime import GRPC_ADDRESS
 
 _GUARD = Path(__file__).with_name("guard.py")

@@ -69,6 +69,13 @@ def mentioning(text: str) -> list[int]:
     return found
 
 
+def servers(ancestor: int) -> list[Process]:
+    """The living tritonservers below `ancestor`; a stub that one is just forking is none."""
+    named = [process for process in descendants(ancestor) if process.name == SERVER]
+    parents = {process.pid for process in named}
+    return [each for each in named if each.parent not in parents and not each.dead]
+
+
 def stubs(server: int) -> list[Process]:
     """The Python stubs of the tritonserver `server`."""
     return [process for process in children(server) if process.name == STUB]

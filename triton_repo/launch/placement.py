@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import ArtifactError, LaunchError
-from triton_repo.binary import TENSORRT_LLM
+from triton_repo.launch.binary import TENSORRT_LLM
 
 CONFIG = "config.pbtxt"
 _AGAIN = "write the repository again with trtbuild repo"

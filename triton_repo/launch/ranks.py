@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from builder.errors import MissingToolError
-from triton_repo import processes
+from triton_repo.launch import processes
 
 _RANK = b"OMPI_COMM_WORLD_RANK="
 """What Open MPI, alone or as part of HPC-X, sets in the environment of a rank."""
@@ -55,11 +55,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 def running(ancestor: int) -> dict[int, int]:
     """Rank → process id of the ranks on this machine that descend from process `ancestor`."""
-    found = {}
-    for process in processes.descendants(ancestor):
-        # a rank's stubs have its environment too, and may outlive it
-        if process.name == processes.SERVER and not process.dead:
-            found[_rank(process.pid)] = process.pid
+    # a rank's stubs have its environment too, and may outlive it
+    found = {_rank(server.pid): server.pid for server in processes.servers(ancestor)}
     return {rank: pid for rank, pid in found.items() if rank is not None}
 
 

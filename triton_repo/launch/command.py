@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from triton_repo import ranks, security
-from triton_repo.binary import PYTHON_BACKENDS, TritonServer
-from triton_repo.probe import Probe
-from triton_repo.security import ServerTls
+from triton_repo.launch import ranks, security
+from triton_repo.launch.binary import PYTHON_BACKENDS, TritonServer
+from triton_repo.launch.probe import Probe
+from triton_repo.launch.security import ServerTls
 
 ENGINE_MODEL = "tensorrt_llm"
 

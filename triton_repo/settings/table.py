@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 
 from builder.errors import LimitError
-from triton_repo import values
-from triton_repo.needs import Need
+from triton_repo.settings import values
+from triton_repo.settings.needs import Need
 
 
 class Kind(Enum):

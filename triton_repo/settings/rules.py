@@ -9,10 +9,10 @@ from typing import Any
 from builder.errors import LimitError
 from triton_repo.engine import Engine
 from triton_repo.names import Names
-from triton_repo.needs import LORA
-from triton_repo.options import SETTINGS, RepositoryOptions
 from triton_repo.runtime.tensorrtllm_parameters import UNUSED
-from triton_repo.values import Groups
+from triton_repo.settings.needs import LORA
+from triton_repo.settings.options import SETTINGS, RepositoryOptions
+from triton_repo.settings.values import Groups
 
 KV_FRACTION = 0.9
 """Upstream's part of the free memory for the KV cache of an engine."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.errors import LimitError
-from triton_repo.needs import (
+from triton_repo.settings.needs import (
     DECODING,
     IN_FLIGHT,
     LORA,
@@ -20,7 +20,7 @@ from triton_repo.needs import (
     SINKS,
     STREAMED_WEIGHTS,
 )
-from triton_repo.settings import Kind, Setting, setting, table
+from triton_repo.settings.table import Kind, Setting, setting, table
 
 BATCHING = "Batching and queue"
 CACHE = "KV cache"
@@ -141,7 +141,7 @@ class RepositoryOptions:
         **_SOME,
     )
     max_tokens_in_paged_kv_cache: int | None = setting(
-        _WHOLE, None, CACHE, "Tokens that it holds at most.", **_COUNT
+        _WHOLE, None, CACHE, "Tokens that the KV cache holds at most.", **_COUNT
     )
     enable_kv_cache_reuse: bool | None = setting(
         _FLAG,

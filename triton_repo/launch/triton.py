@@ -11,15 +11,15 @@ from pathlib import Path
 from types import TracebackType
 
 from builder.errors import LaunchError, TrtbuildError
-from triton_repo import binary
-from triton_repo.binary import TritonServer
-from triton_repo.command import LaunchConfig, Ports
 from triton_repo.control import access
 from triton_repo.control.access import Access
 from triton_repo.control.client import Control
-from triton_repo.ports import free_ports
-from triton_repo.probe import Prober
-from triton_repo.process import ServerProcess, address_of
+from triton_repo.launch import binary
+from triton_repo.launch.binary import TritonServer
+from triton_repo.launch.command import LaunchConfig, Ports
+from triton_repo.launch.ports import free_ports
+from triton_repo.launch.probe import Prober
+from triton_repo.launch.process import ServerProcess, address_of
 
 __all__ = ["LaunchConfig", "Triton"]
 
@@ -231,10 +231,10 @@ class Triton:
                 continue
             if self._stopping.is_set():
                 return failures
-            self.restarts += 1
             self._healthy = True
             self._probe()
             self._on_event("Triton is up again")
+            self.restarts += 1
             return failures
         self._give_up(failures, reason)
         return failures

@@ -22,9 +22,11 @@ TOKEN_IDS = {
     "request_output_len": 1,
     "streaming": False,
 }
+EMBEDDING = {"input_ids": [1], "input_lengths": 1}
 TEXT = {"text_input": "1", "sampling_param_max_tokens": 1, "streaming": False}
 REQUESTS = {"openvino": TOKEN_IDS, "tensorrt-llm": TOKEN_IDS, "llmapi": TEXT}
-"""Target → the least request to the model that runs its engine, as /generate takes it."""
+"""Target → the least request to the model that runs its engine, as /generate takes it; an encoder
+takes EMBEDDING."""
 
 _DEATH_S = 1.0
 """A server that dies fails a probe too; its death is the better reason and is known by then."""

@@ -9,7 +9,7 @@ from builder.machine.findings import in_words, wanted_shm_bytes
 from builder.machine.resources import host
 from builder.machine.software import tensorrt_llm
 from builder.versions import LAST_WITH_ENGINES, image
-from triton_repo import binary, ports, ranks
+from triton_repo.launch import binary, ports, ranks
 
 _LEAST_SHM_BYTES = 1 << 30
 """NVIDIA's guides start containers with 1 to 2 GiB; Docker's own 64 MiB end NCCL at once."""

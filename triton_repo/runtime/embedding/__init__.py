@@ -1,0 +1,1 @@
+"""Triton's `embedding` model: token ids in, an embedding out, by an encoder on OpenVINO."""
