@@ -1,77 +1,81 @@
 """Several token streams as one, where all that is ready leaves together.
 
 A reader that is slower than the engine finds everything that came in the meantime in one
-batch, so its cost per token falls as load rises. Sources wait while too much is unread.
+batch, so its cost per token falls as load rises.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from types import TracebackType
+from collections.abc import Sequence
 
-from server.backend.base import Tokens
-
-MAX_UNREAD_MESSAGES = 256
+from server.backend.base import Tokens, TokenStream
 
 
 class Merge:
-    """Reads `sources` at once; `next_batch` gives what has come as [(source index, tokens), …].
+    """Reads `streams` at once; `next_batch` gives what has come as [(stream index, tokens), …].
 
-    Use as a context manager: leaving it cancels every source. A source's error is raised
-    after what came before it was given.
+    Of each stream no more is read ahead than it gives at once, so its own bound holds. Close it
+    when done with it: that cancels what still runs.
     """
 
-    def __init__(self, sources: Sequence[AsyncIterator[Tokens]]) -> None:
-        self._unread: list[tuple[int, Tokens]] = []
+    def __init__(self, streams: Sequence[TokenStream]) -> None:
+        self._streams = streams
+        self._running = set(range(len(streams)))
+        self._stopped: set[int] = set()
+        self._unread: list[tuple[int, list[Tokens]]] = []
         self._failure: BaseException | None = None
         self._arrived = asyncio.Event()
         self._read = asyncio.Event()
-        self._open = len(sources)
-        self._pumps = [
-            asyncio.create_task(self._pump(index, source)) for index, source in enumerate(sources)
-        ]
-
-    async def __aenter__(self) -> Merge:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
-
-    def stop(self, index: int) -> None:
-        """Cancel one source; the others go on."""
-        self._pumps[index].cancel()
+        self._pumps = [asyncio.create_task(self._pump(i)) for i in range(len(streams))]
 
     async def next_batch(self) -> list[tuple[int, Tokens]]:
-        """All that is ready, as soon as something is; [] once every source has ended."""
-        while not self._unread and self._failure is None and self._open:
-            self._arrived.clear()
-            await self._arrived.wait()
-        if not self._unread and self._failure is not None:
-            raise self._failure
-        batch, self._unread = self._unread, []
-        self._read.set()
-        return batch
+        """All that is ready, as soon as something is; [] once every stream has ended.
 
-    async def _pump(self, index: int, source: AsyncIterator[Tokens]) -> None:
+        A stream's error is raised after what came before it was given.
+        """
+        while True:
+            while not self._unread and self._failure is None and self._running:
+                self._arrived.clear()
+                await self._arrived.wait()
+            if not self._unread and self._failure is not None:
+                raise self._failure
+            unread, self._unread = self._unread, []
+            self._read.set()
+            stopped = self._stopped
+            batch = [
+                (index, one) for index, tokens in unread if index not in stopped for one in tokens
+            ]
+            if batch or not self._running:
+                return batch
+
+    def stop(self, index: int) -> None:
+        """Cancel one stream, of which nothing comes any more; the others go on."""
+        self._stopped.add(index)
+        self._running.discard(index)
+        self._streams[index].cancel()
+        self._pumps[index].cancel()
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Cancel every stream that isn't over."""
+        for index in range(len(self._streams)):
+            self.stop(index)
+
+    async def _pump(self, index: int) -> None:
+        def take(tokens: list[Tokens]) -> bool:
+            self._unread.append((index, tokens))
+            self._arrived.set()
+            return False
+
         try:
-            async for tokens in source:
-                self._unread.append((index, tokens))
-                self._arrived.set()
-                if len(self._unread) >= MAX_UNREAD_MESSAGES:
+            while await self._streams[index].run(take):
+                while any(index == unread for unread, _ in self._unread):
                     self._read.clear()
                     await self._read.wait()
         except Exception as error:  # noqa: BLE001 - handed to the reader, who raises it
-            self._failure = self._failure or error
+            if index not in self._stopped:
+                self._failure = self._failure or error
         finally:
-            if isinstance(source, AsyncGenerator):
-                await source.aclose()
-            self._open -= 1
+            self._running.discard(index)
             self._arrived.set()

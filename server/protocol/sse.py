@@ -27,13 +27,16 @@ def error_event(error: RequestError) -> bytes:
 
 
 class Frame:
-    """An event whose bytes are known but for one JSON value: a token costs one escape."""
+    """An event whose bytes are known but for one JSON value: a token costs one escape.
+
+    The value may stand in several places.
+    """
 
     hole = _HOLE
 
     def __init__(self, content: Any) -> None:
-        self._before, self._after = event(content).split(encode(_HOLE))
+        self._around = event(content).split(encode(_HOLE))
 
     def fill(self, value: Any) -> bytes:
-        """The event with `value` in its hole."""
-        return self._before + encode(value) + self._after
+        """The event with `value` in its holes."""
+        return encode(value).join(self._around)

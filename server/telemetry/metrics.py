@@ -1,119 +1,104 @@
-"""Prometheus metrics of the proxy, in a registry of its own."""
+"""All that is counted: one worker's numbers, and the whole endpoint's as /metrics shows them."""
 
 from __future__ import annotations
 
-import time
-from types import TracebackType
+import asyncio
+import contextlib
+from collections import defaultdict
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from server.config import ServerConfig
+from server.telemetry import instruments as the
+from server.telemetry import vllm
+from server.telemetry.board import Board
+from server.telemetry.engine import EngineState, TritonMetrics, labelled
+from server.telemetry.exchange import CANCELLED, OK
+from server.telemetry.exposition import CONTENT_TYPE, expose, families
+from server.telemetry.meter import RequestMeter
+from server.telemetry.numbers import Numbers
+from server.telemetry.tally import Tally
 
-# TTFT's bounds are those of vLLM and trtllm-serve; ITL's have finer steps for fast engines.
-_TTFT_SECONDS = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
-    1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
-)  # fmt: skip
-_ITL_SECONDS = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75,
-    1, 2.5, 5, 7.5, 10, 20, 40, 80,
-)  # fmt: skip
-_E2E_SECONDS = (
-    0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480,
-    960, 1920, 7680,
-)  # fmt: skip
+__all__ = ["CANCELLED", "CONTENT_TYPE", "OK", "Metrics", "RequestMeter"]
 
-OK = "ok"
-CANCELLED = "cancelled"
+_POST_SECONDS = 1.0
 
 
-class Metrics:
-    """The proxy's instruments. `outcome` is "ok", "cancelled" (the client left), or the status."""
+class Metrics(Numbers):
+    """One worker's numbers, and its view of the whole endpoint; belongs to its event loop.
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        registry = self._registry
-        self.requests = Counter(
-            "trtbuild_requests",
-            "Requests by model, endpoint and outcome",
-            ("model", "endpoint", "outcome"),
-            registry=registry,
-        )
-        model = ("model",)
-        self.prompt_tokens = Counter(
-            "trtbuild_prompt_tokens", "Prompt tokens read", model, registry=registry
-        )
-        self.generated_tokens = Counter(
-            "trtbuild_generated_tokens", "Tokens generated", model, registry=registry
-        )
-        self.in_flight = Gauge(
-            "trtbuild_requests_in_flight", "Requests being answered", model, registry=registry
-        )
-        self.ttft = Histogram(
-            "trtbuild_time_to_first_token_seconds",
-            "From the request's arrival to its first token",
-            model,
-            buckets=_TTFT_SECONDS,
-            registry=registry,
-        )
-        self.itl = Histogram(
-            "trtbuild_inter_token_latency_seconds",
-            "Between messages with tokens of one request",
-            model,
-            buckets=_ITL_SECONDS,
-            registry=registry,
-        )
-        self.e2e = Histogram(
-            "trtbuild_request_seconds",
-            "From the request's arrival to its last byte",
-            model,
-            buckets=_E2E_SECONDS,
-            registry=registry,
-        )
+    `config` says whose names labels may have, and which other workers there are; without one, any
+    name is taken, and there are none. Raises OSError when the workers' folder can't be written.
+    """
 
-    def render(self) -> bytes:
-        """The exposition text."""
-        return generate_latest(self._registry)
+    def __init__(self, config: ServerConfig | None = None) -> None:
+        self._config = config
+        self._served = _names(config)
+        super().__init__(self._served if config else None)
+        self._board = Board(config.shared_dir / "metrics") if config and config.shared_dir else None
+        urls = config.triton_metrics_urls if config else ()
+        self._triton = TritonMetrics(urls, _names_in_triton(config))
+        self._posting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Show this worker's numbers to the others from now on."""
+        if self._board:
+            self._posting = asyncio.create_task(self._post(self._board))
+
+    async def close(self) -> None:
+        """Show them for the last time."""
+        if self._posting:
+            self._posting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._posting
+        if self._board:
+            self._board.post(self.snapshot())
+            self._board.close()
+            self._board = None
+
+    async def text(self) -> bytes:
+        """Every worker's numbers and the engine's, as Prometheus reads them."""
+        engine = await self._triton.read()
+        return await asyncio.to_thread(self._render, self.snapshot(), engine)
+
+    def _render(self, total: Tally, engine: EngineState) -> bytes:
+        """In a thread of its own: nothing of the event loop's is touched."""
+        workers = 1
+        if board := self._board:
+            # what is told once must stay told, or Prometheus takes it for a restart
+            board.post(total)
+            others, living = board.others()
+            total.merge(others, gauges=True)
+            workers += living
+        total.set(the.WORKERS, value=workers)
+        total.merge(engine.gauges, gauges=True)
+        shown = [*families(total, the.INSTRUMENTS)]
+        if self._config and self._config.metrics_compat == "vllm":
+            translated = vllm.translated(total, self._served)
+            shown.extend(families(translated, vllm.INSTRUMENTS))
+        text = expose(shown)
+        if self._config and self._config.metrics_with_triton:
+            text += _of_triton(engine)
+        return text
+
+    async def _post(self, board: Board) -> None:
+        while True:
+            await asyncio.to_thread(board.post, self.snapshot())
+            await asyncio.sleep(_POST_SECONDS)
 
 
-class RequestMeter:
-    """Measures one request, from entering this context to leaving it. Set `outcome` on the way."""
+def _of_triton(engine: EngineState) -> bytes:
+    """One Triton's text is shown as it is; several Tritons' series must differ in a label."""
+    text = labelled(engine.texts) if len(engine.texts) > 1 else "".join(engine.texts.values())
+    return text.encode()
 
-    def __init__(self, metrics: Metrics, *, model: str, endpoint: str) -> None:
-        self._metrics, self._model, self._endpoint = metrics, model, endpoint
-        self._start = self._last = time.perf_counter()
-        self._ttft = metrics.ttft.labels(model)
-        self._itl = metrics.itl.labels(model)
-        self._generated = 0
-        self.outcome = OK
 
-    def __enter__(self) -> RequestMeter:
-        self._metrics.in_flight.labels(self._model).inc()
-        return self
+def _names(config: ServerConfig | None) -> dict[str, tuple[str, ...]]:
+    """A model's name → all that clients may call it, its adapters' names too."""
+    models = config.models if config else ()
+    return {model.name: (model.name, *model.aliases, *model.adapters) for model in models}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        metrics, model = self._metrics, self._model
-        metrics.in_flight.labels(model).dec()
-        metrics.generated_tokens.labels(model).inc(self._generated)
-        metrics.requests.labels(model, self._endpoint, self.outcome).inc()
-        if self.outcome == OK:
-            metrics.e2e.labels(model).observe(time.perf_counter() - self._start)
 
-    def prompt(self, count: int) -> None:
-        """The prompts' tokens, all choices together."""
-        self._metrics.prompt_tokens.labels(self._model).inc(count)
-
-    def tokens(self, count: int) -> None:
-        """A message with `count` new tokens arrived."""
-        if count == 0:
-            return
-        now = time.perf_counter()
-        if self._generated:
-            self._itl.observe(now - self._last)
-        else:
-            self._ttft.observe(now - self._start)
-        self._last = now
-        self._generated += count
+def _names_in_triton(config: ServerConfig | None) -> dict[str, tuple[str, ...]]:
+    names: dict[str, list[str]] = defaultdict(list)
+    for model in config.models if config else ():
+        names[model.triton_model].append(model.name)
+    return {triton: tuple(ours) for triton, ours in names.items()}

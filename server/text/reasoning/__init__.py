@@ -1,0 +1,1 @@
+"""How models set what they think apart from what they answer."""

@@ -1,0 +1,1 @@
+"""How models write calls of functions: one format a file, and the table of them."""
