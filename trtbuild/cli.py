@@ -24,6 +24,7 @@ COMMANDS = (
     "migrate",
     "repo",
     "serve",
+    "keys",
     "models",
     "up",
     "inspect",

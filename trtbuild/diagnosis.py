@@ -14,8 +14,8 @@ from builder.errors import MissingToolError
 from builder.machine import Machine, this_machine
 from builder.machine.finding import Finding, Target
 from builder.machine.findings import driver_trouble, findings, gpus_that_run
-from triton_repo import binary
-from triton_repo.binary import TritonServer
+from triton_repo.launch import binary
+from triton_repo.launch.binary import TritonServer
 
 LLM_API = "llmapi"
 NO_GPU = "it needs an NVIDIA GPU of SM 80 or later"

@@ -30,6 +30,7 @@ def refuse_early(
 
 def _openvino(chosen: Chosen, model: Path, conversion: ConvertOptions, recipe: str | None) -> None:
     from builder.limits import LimitOptions, plan
+    from builder.targets.openvino_encoder_engine import refuse_options
     from builder.targets.openvino_forms import refuse_quantization
     from builder.targets.openvino_options import EngineOptions, check, lora_config
     from quantize.recipes import RECIPES
@@ -39,6 +40,7 @@ def _openvino(chosen: Chosen, model: Path, conversion: ConvertOptions, recipe: s
     config = _planned(model, conversion, None)
     limits = plan(config, LimitOptions(**chosen.among(f.name for f in fields(LimitOptions))))
     engine = EngineOptions(**chosen.among(f.name for f in fields(EngineOptions)))
+    refuse_options(config, engine)
     check(engine, limits)
     lora_config(config, engine)
 
@@ -46,7 +48,7 @@ def _openvino(chosen: Chosen, model: Path, conversion: ConvertOptions, recipe: s
 def _llmapi(chosen: Chosen, model: Path, recipe: str | None) -> None:
     from builder.targets.llmapi import resolve
     from builder.targets.llmapi.resolved import asked
-    from triton_repo import preflight
+    from triton_repo.launch import preflight
 
     options = building.llmapi_options(chosen)
     if recipe is None:

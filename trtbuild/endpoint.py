@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +13,21 @@ from builder.errors import LaunchError
 from server.app import create_app
 from server.backend.triton import TritonBackend
 from server.config import ServedModel, ServerConfig, TritonTls
+from server.edge.application import Application
+from server.run import freeze_memory, serve
 from server.run import run as run_loop
-from server.run import serve
+from server.workers import serve_workers
 from triton_repo.control.access import path_of
-from triton_repo.launch import Triton
-from triton_repo.security import is_loopback
-from triton_repo.served import ServedEngine, describe
+from triton_repo.launch.security import is_loopback
+from triton_repo.launch.triton import Triton
+from triton_repo.served import ServedRepository, describe
 from trtbuild import launching
 from trtbuild.console import say
 from trtbuild.launching import TritonOptions, engine_named, launch_config
+from trtbuild.served_models import served_models
+from trtbuild.server_options import ServerOptions
 
-__all__ = ["TritonOptions", "command_line", "run", "run_proxy", "run_triton"]
+__all__ = ["ServerOptions", "TritonOptions", "command_line", "run", "run_proxy", "run_triton"]
 
 HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 """Where Triton listens when nobody says, alone in its container."""
@@ -34,21 +39,32 @@ def run(
     host: str,
     port: int,
     options: TritonOptions | None = None,
+    server: ServerOptions | None = None,
     engine: str | None = None,
 ) -> None:
     """Serve `repository` until SIGTERM, then drain and stop; SIGINT, or a second signal, hurries.
 
-    Of several engines the endpoint serves the one called `engine`, by default the first; Triton
-    has them all. Raises ArtifactError for a folder that isn't a repository or an engine that
-    isn't for this machine, LaunchError when Triton doesn't start or is given up, or when the port
-    is taken.
+    All its engines are served, or the one called `engine`; Triton has them all. Raises
+    ArtifactError for a folder that isn't a repository or an engine that isn't for this machine,
+    LaunchError when Triton doesn't start or is given up, UnusableSettingError when the port is
+    taken.
     """
     served = describe(repository)
-    chosen = engine_named(served, engine)
+    server = server or ServerOptions()
+    models = _models(served, engine, server)
     config = launch_config(served, "127.0.0.1", options or TritonOptions())
+    if "api_keys_file" in server.config:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # they aren't read yet
     say(f"starting Triton on {repository} (log: {config.log_path})")
     with Triton(config, on_event=say) as triton:
-        run_loop(_proxy(chosen, triton.grpc_address, host, port, triton=triton))
+        proxy = ServerConfig(
+            triton_addresses=(triton.grpc_address,),
+            models=models,
+            host=host,
+            port=port,
+            **{"triton_metrics_urls": (_metrics_url(triton),), **server.config},
+        )
+        run_loop(_proxy(proxy, triton))
 
 
 def run_triton(repository: Path, *, host: str, options: TritonOptions) -> None:
@@ -71,19 +87,39 @@ def command_line(repository: Path, host: str, options: TritonOptions) -> str:
 def run_proxy(
     repository: Path,
     *,
-    triton: str,
+    tritons: Sequence[str],
     host: str,
     port: int,
+    server: ServerOptions | None = None,
     engine: str | None = None,
     tls: TritonTls | None = None,
 ) -> None:
-    """The proxy alone, before the Triton whose gRPC endpoint is `triton` (host:port).
+    """The proxy alone, before the Tritons whose gRPC endpoints are `tritons` (host:port), alike.
 
-    It starts whether or not that Triton is there, and finds it again when it comes back. Raises
-    ArtifactError and LaunchError as `run` does, for the repository and for the port.
+    It starts whether or not they are there, and finds them again when they come back. Raises
+    ArtifactError and LaunchError as `run` does, and UnusableSettingError for what it is told.
     """
-    chosen = engine_named(describe(repository), engine)
-    run_loop(_proxy(chosen, triton, host, port, tls=tls))
+    server = server or ServerOptions()
+    config = ServerConfig(
+        triton_addresses=tuple(tritons),
+        models=_models(describe(repository), engine, server),
+        triton_tls=tls,
+        host=host,
+        port=port,
+        **server.config,
+    )
+    run_loop(_proxy(config))
+
+
+def _metrics_url(triton: Triton) -> str:
+    return f"http://{triton.metrics_address}/metrics"
+
+
+def _models(
+    served: ServedRepository, engine: str | None, server: ServerOptions
+) -> tuple[ServedModel, ...]:
+    engines = served.engines if engine is None else (engine_named(served, engine),)
+    return served_models(served.path, engines, aliases=server.aliases, settings=server.model)
 
 
 async def _triton(triton: Triton) -> None:
@@ -107,15 +143,7 @@ async def _triton(triton: Triton) -> None:
                 await starting
 
 
-async def _proxy(
-    engine: ServedEngine,
-    address: str,
-    host: str,
-    port: int,
-    *,
-    triton: Triton | None = None,
-    tls: TritonTls | None = None,
-) -> None:
+async def _proxy(config: ServerConfig, triton: Triton | None = None) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal(number: int) -> None:
@@ -123,32 +151,38 @@ async def _proxy(
             hurry.set()
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # with a file of keys, SIGHUP has them read again
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    model = ServedModel(
-        name=engine.name,
-        tokenizer_dir=engine.tokenizer_dir,
-        max_seq_len=engine.max_seq_len,
-        triton_model=engine.models["tensorrt_llm"],
-    )
-    config = ServerConfig(triton_address=address, model=model, triton_tls=tls, host=host, port=port)
-    app = create_app(config, TritonBackend(config))
     watch = asyncio.create_task(_until_given_up(triton, stop))
+    serving = serve_workers if config.workers > 1 else _serve_alone
     try:
-        await serve(
-            app,
+        await serving(
             config,
             stop=stop,
             hurry=hurry,
-            listening=lambda *at: _welcome(engine.name, address, triton, *at),
+            listening=lambda *at: _welcome(config, triton, *at),
         )
-    except OSError as error:
-        raise LaunchError(
-            f"can't listen on {host}:{port}", found=str(error), do="choose another --port"
-        ) from error
+    except OSError as error:  # a file or a folder of the options
+        raise LaunchError("the proxy can't start", found=str(error)) from error
     finally:
         stop.set()
         await watch
+
+
+async def _serve_alone(
+    config: ServerConfig,
+    *,
+    stop: asyncio.Event,
+    hurry: asyncio.Event,
+    listening: Callable[[str, int], None],
+) -> None:
+    if config.api_keys_file:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: app.reload_keys())
+    app: Application = create_app(config, TritonBackend(config))
+    freeze_memory()
+    await serve(app, config, stop=stop, hurry=hurry, listening=listening)
 
 
 async def _until_given_up(triton: Triton | None, stop: asyncio.Event) -> None:
@@ -170,9 +204,11 @@ def _announce(triton: Triton) -> None:
         say(f"its admin endpoints want the key in {path_of(config.log_path)}")
 
 
-def _welcome(name: str, address: str, triton: Triton | None, host: str, port: int) -> None:
+def _welcome(config: ServerConfig, triton: Triton | None, host: str, port: int) -> None:
+    names = ", ".join(model.name for model in config.models)
     if triton:
         _announce(triton)
-        say(f"{name} is ready at http://{host}:{port}/v1 (stop with Ctrl-C)")
+        say(f"{names} is ready at http://{host}:{port}/v1 (stop with Ctrl-C)")
     else:
-        say(f"{name} is at http://{host}:{port}/v1, by the Triton at {address}")
+        tritons = ", ".join(config.triton_addresses)
+        say(f"{names} is at http://{host}:{port}/v1, by the Triton at {tritons}")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.errors import LaunchError
-from triton_repo import placement, preflight, security
-from triton_repo.command import LaunchConfig
-from triton_repo.launch import default_log
-from triton_repo.placement import Placement
-from triton_repo.probe import REQUESTS, Probe
-from triton_repo.security import ServerTls
+from triton_repo.launch import placement, preflight, security
+from triton_repo.launch.command import LaunchConfig
+from triton_repo.launch.placement import Placement
+from triton_repo.launch.probe import EMBEDDING, REQUESTS, Probe
+from triton_repo.launch.security import ServerTls
+from triton_repo.launch.triton import default_log
 from triton_repo.served import ServedEngine, ServedRepository
 from trtbuild.console import say
 
@@ -55,7 +55,7 @@ def command_line(served: ServedRepository, host: str, options: TritonOptions) ->
 
     Raises MissingToolError where Triton, or an mpirun that it needs, isn't here.
     """
-    from triton_repo import binary, command, process
+    from triton_repo.launch import binary, command, process
 
     config = _config(served, placement.read(served.path), host, options)
     server = binary.find()
@@ -158,8 +158,11 @@ def _probe(served: ServedRepository, options: TritonOptions) -> Probe | None:
 
 
 def probe_requests(served: ServedRepository) -> dict[str, Mapping[str, object]]:
-    """The model of each engine → what to ask it for a token."""
-    return {engine.models["tensorrt_llm"]: REQUESTS[engine.target] for engine in served.engines}
+    """The model of each engine → what to ask it for a token, or for an embedding."""
+    return {
+        engine.model: EMBEDDING if engine.embedding else REQUESTS[engine.target]
+        for engine in served.engines
+    }
 
 
 def _gpus() -> int:

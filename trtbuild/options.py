@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -13,6 +14,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 MODEL = click.Path(path_type=Path)
+
+
+class Finite(click.FloatRange):
+    """A number, which "nan" and "inf" are not, though a range alone lets them through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As click does it."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+SECONDS = Finite(min=0, min_open=True)
+SECONDS_OR_NONE = Finite(min=0)
 
 
 def _checked_name(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
@@ -51,7 +69,12 @@ def layout(function: F) -> F:
 
     for flag, most, default, text in (
         ("--gpus-per-node", None, 8, "GPUs of a machine, where several machines hold the ranks."),
-        ("--embedding-sharding-dim", 1, 0, "What of it: 0 its rows, 1 its columns."),
+        (
+            "--embedding-sharding-dim",
+            1,
+            0,
+            "What of the embedding is divided: 0 its rows, 1 its columns.",
+        ),
         ("--moe-ep", None, None, "Ranks that share out the experts; by default tp / moe-tp, or 1."),
         ("--moe-tp", None, None, "Ranks that each expert is divided over; by default tp / moe-ep."),
         ("--cp", None, 1, "Context-parallel ranks; they share their weights."),
@@ -79,7 +102,13 @@ def _expert_ranks(tp: int, moe_tp: int | None, moe_ep: int | None) -> int:
 
 def address(function: F) -> F:
     """Where the endpoint listens."""
-    function = click.option("--host", default="127.0.0.1", show_default=True)(function)
+    function = click.option(
+        "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+    )(function)
     return click.option(
-        "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any."
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=8000,
+        show_default=True,
+        help="Port to listen on; 0 is any.",
     )(function)

@@ -62,13 +62,23 @@ def calibration(function: F) -> F:
             "--save-state",
             "state",
             type=FOLDER,
-            help="Keep what is found there, and go on from it after a kill or for another layout.",
+            help="Folder that keeps what is found, to go on after a kill or for another layout.",
         ),
-        click.option("--device", type=click.Choice(DEVICES), default=own.device, show_default=True),
         click.option(
-            "--no-chat-template", is_flag=True, help="Don't render conversations with it."
+            "--device",
+            type=click.Choice(DEVICES),
+            default=own.device,
+            show_default=True,
+            help="Where it is computed.",
         ),
-        click.option("--seed", default=own.seed, show_default=True, help="Of the text's order."),
+        click.option(
+            "--no-chat-template",
+            is_flag=True,
+            help="Render no conversation with the chat template.",
+        ),
+        click.option(
+            "--seed", default=own.seed, show_default=True, help="Seed of the text's order."
+        ),
         click.option(
             "--batch-size",
             type=click.IntRange(1),
@@ -84,10 +94,13 @@ def calibration(function: F) -> F:
             help="Tokens of a sample.",
         ),
         click.option(
-            "--bits", "bits_per_weight", type=float, help="Of auto: the weights' mean size."
+            "--bits",
+            "bits_per_weight",
+            type=float,
+            help="Mean size of a weight in bits, for the recipe auto.",
         ),
         click.option("--group-size", type=int, help="Inputs that share a scale, 64 or 128."),
-        click.option("--alpha", type=float, help="SmoothQuant's, 0 to 1."),
+        click.option("--alpha", type=float, help="SmoothQuant's alpha, 0 to 1."),
     ):
         function = option(function)
     return text(function)

@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from builder.errors import LimitError
-from triton_repo.options import GROUPS, SETTINGS
-from triton_repo.settings import Kind, Setting
+from triton_repo.settings.options import GROUPS, SETTINGS
+from triton_repo.settings.table import Kind, Setting
 
 F = TypeVar("F", bound=Callable[..., Any])
 

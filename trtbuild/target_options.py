@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from builder.limits import LimitOptions
 from builder.targets.tensorrt_llm.speculative_modes import SPECULATIVE_MODES
-from trtbuild.options import FOLDER
+from trtbuild.options import FOLDER, Finite
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,7 +111,7 @@ LIMITS: tuple[Option, ...] = (
         "--kv-fraction",
         "Part of the memory left after the weights that the KV cache takes.",
         ON_GPU,
-        type=click.FloatRange(0, 1, min_open=True),
+        type=Finite(0, 1, min_open=True),
     ),
 )
 _COMPILER: tuple[Option, ...] = (

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from trtbuild.options import SECONDS
+
 if TYPE_CHECKING:
     from trtbuild.launching import TritonOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PORT = click.IntRange(1, 65535)
-_SECONDS = click.FloatRange(min=0, min_open=True)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 log = click.option(
     "--log",
@@ -24,9 +25,14 @@ log = click.option(
     help="Triton's log, with the access to it beside; by default beside the repository.",
 )
 _OPTIONS = (
-    click.option("--http-port", type=_PORT, help="Triton's: any free, with --only triton 8000."),
-    click.option("--grpc-port", type=_PORT, help="Triton's: any free, with --only triton 8001."),
-    click.option("--metrics-port", type=_PORT, help="Triton's: any free, with --only triton 8002."),
+    *(
+        click.option(
+            f"--{what.lower()}-port",
+            type=_PORT,
+            help=f"Port of Triton's {what} endpoint: any free, with --only triton {port}.",
+        )
+        for what, port in (("HTTP", 8000), ("gRPC", 8001), ("metrics", 8002))
+    ),
     log,
     click.option(
         "--log-verbose",
@@ -40,24 +46,24 @@ _OPTIONS = (
         type=click.Choice(["default", "ISO8601"]),
         default="default",
         show_default=True,
-        help="How its lines begin.",
+        help="How the lines of Triton's log begin.",
     ),
     click.option(
         "--start-timeout",
-        type=_SECONDS,
+        type=SECONDS,
         default=300,
         show_default=True,
         help="Seconds that Triton may take to load its models.",
     ),
     click.option(
         "--probe-interval",
-        type=_SECONDS,
+        type=SECONDS,
         help="Seconds after which each engine is asked for a token; one that gives none, hung or"
         " dead, is started again. By default never.",
     ),
     click.option(
         "--probe-timeout",
-        type=_SECONDS,
+        type=SECONDS,
         default=60,
         show_default=True,
         help="Seconds that a probe may take, which waits in the queue as others do.",
@@ -73,7 +79,7 @@ _OPTIONS = (
         "--share-gpus", is_flag=True, help="Let several engines, or instances, run on one GPU."
     ),
     click.option("--tls-cert", type=_FILE, help="Certificate (PEM) of Triton's gRPC endpoint."),
-    click.option("--tls-key", type=_FILE, help="Its key."),
+    click.option("--tls-key", type=_FILE, help="Key (PEM) of --tls-cert."),
     click.option(
         "--tls-client-ca",
         type=_FILE,
@@ -120,7 +126,7 @@ def triton(function: F) -> F:
 
 
 def _gathered(given: dict[str, Any]) -> TritonOptions:
-    from triton_repo.security import ServerTls
+    from triton_repo.launch.security import ServerTls
     from trtbuild.launching import TritonOptions
 
     source = click.get_current_context().get_parameter_source("probe_timeout")

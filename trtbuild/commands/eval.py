@@ -29,15 +29,27 @@ def _part(_: click.Context, __: click.Parameter, given: str | None) -> float | N
 @click.argument("a")
 @click.argument("b")
 @click.option("--text", metavar="FILE", help="Text or .jsonl; by default the built-in text.")
-@click.option("--tokens", type=click.IntRange(2), help="Of the text, at most; by default 8192.")
-@click.option("--max-length", type=click.IntRange(2), help="Of a sequence; by default 512 tokens.")
+@click.option(
+    "--tokens", type=click.IntRange(2), help="Tokens of the text at most; by default 8192."
+)
+@click.option("--max-length", type=click.IntRange(2), help="Tokens of a sequence; by default 512.")
 @click.option("--tokenizer", type=options.MODEL, help="Whose token ids are used; by default A's.")
-@click.option("--api-key", help="For an endpoint.")
+@click.option("--api-key", help="API key of an endpoint.")
 @click.option(
     "--report", type=options.FOLDER, help="Folder for report.html, report.json and plots."
 )
-@click.option("--max-ppl-increase", callback=_part, metavar="PART", help="As 2% or 0.02.")
-@click.option("--min-agreement", callback=_part, metavar="PART", help="Of top-1 tokens, as 95%.")
+@click.option(
+    "--max-ppl-increase",
+    callback=_part,
+    metavar="PART",
+    help="Growth of the perplexity at most, as 2% or 0.02.",
+)
+@click.option(
+    "--min-agreement",
+    callback=_part,
+    metavar="PART",
+    help="Agreement of top-1 tokens at least, as 95%.",
+)
 @options.as_json
 def eval(  # the command's name
     a: str,

@@ -19,7 +19,7 @@ _REPOSITORY = click.argument("repository", type=options.FOLDER)
 _NAMES = click.argument("names", nargs=-1)
 _TIMEOUT = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.SECONDS,
     default=600,
     show_default=True,
     help="Seconds that a model may take to load.",
@@ -70,7 +70,7 @@ def load(repository: Path, names: tuple[str, ...], timeout: float, log: Path | N
 @_NAMES
 @click.option(
     "--drain",
-    type=click.FloatRange(min=0),
+    type=options.SECONDS_OR_NONE,
     default=60,
     show_default=True,
     help="Seconds to wait for their last requests.",
@@ -108,7 +108,7 @@ def unload(repository: Path, names: tuple[str, ...], drain: float, log: Path | N
 @click.option("--name", help="Of several engines the one to replace; by default the first.")
 @click.option(
     "--drain",
-    type=click.FloatRange(min=0),
+    type=options.SECONDS_OR_NONE,
     default=600,
     show_default=True,
     help="Seconds to wait for the old engine's last requests before its files are removed.",
@@ -152,7 +152,7 @@ def swap(
 @_REPOSITORY
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.SECONDS,
     default=60,
     show_default=True,
     help="Seconds that a token may take.",
@@ -165,8 +165,8 @@ def probe(repository: Path, timeout: float, log: Path | None, as_json: bool) -> 
     Triton calls a model ready that hangs; a container's health check can ask here instead.
     """
     from triton_repo.control import access
-    from triton_repo.launch import default_log
-    from triton_repo.probe import ask
+    from triton_repo.launch.probe import ask
+    from triton_repo.launch.triton import default_log
     from triton_repo.served import describe
     from trtbuild.launching import probe_requests
 
@@ -186,6 +186,6 @@ def probe(repository: Path, timeout: float, log: Path | None, as_json: bool) -> 
 def _control(repository: Path, log: Path | None, timeout_s: float = 600) -> Control:
     from triton_repo.control import access
     from triton_repo.control.client import Control
-    from triton_repo.launch import default_log
+    from triton_repo.launch.triton import default_log
 
     return Control(access.read(log or default_log(repository)), timeout_s=timeout_s)

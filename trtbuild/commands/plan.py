@@ -68,7 +68,7 @@ class _Names(click.Option):
     type=click.IntRange(1),
     default=512,
     show_default=True,
-    help="Tokens of its answer.",
+    help="Tokens of an answer.",
 )
 @click.option(
     "--max-gpus",
@@ -93,13 +93,17 @@ class _Names(click.Option):
 )
 @click.option(
     "--kv-fraction",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=options.Finite(0, 1, min_open=True),
     default=0.9,
     show_default=True,
     help="The KV cache's part of the memory that is free once the engine is loaded.",
 )
-@click.option("--all", "everything", is_flag=True, help="Every layout, not the smallest that fits.")
-@click.option("--png", type=click.Path(dir_okay=False, path_type=Path), help="Draw it there.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Show every layout, not the smallest that fits."
+)
+@click.option(
+    "--png", type=click.Path(dir_okay=False, path_type=Path), help="File to draw the plan in."
+)
 @options.as_json
 @click.pass_context
 def plan(

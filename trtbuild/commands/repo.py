@@ -85,8 +85,8 @@ def _parts(
     words: tuple[str, ...],
     settings: dict[str, Any],
 ) -> list[Part]:
-    from triton_repo.options import RepositoryOptions, with_words
     from triton_repo.parts import DRAFT, Part, name_of
+    from triton_repo.settings.options import RepositoryOptions, with_words
 
     if names and len(names) != len(engines):
         raise click.UsageError(f"{len(engines)} engines need as many --name, not {len(names)}.")

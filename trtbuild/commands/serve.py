@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from trtbuild import options, triton_options
+from trtbuild import options, server_options, triton_options
+from trtbuild.server_options import ServerOptions
 
 if TYPE_CHECKING:
     from trtbuild.launching import TritonOptions
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _CLIENT_TLS = ("triton_ca", "triton_cert", "triton_key")
 _WRONG = {
-    None: ("triton", *_CLIENT_TLS, *triton_options.TLS),
-    "triton": ("triton", "port", "engine", *_CLIENT_TLS),
+    None: ("tritons", *_CLIENT_TLS, *triton_options.TLS),
+    "triton": ("tritons", "port", "engine", *_CLIENT_TLS, *server_options.NAMES),
     "proxy": ("dry_run", *triton_options.NAMES),
 }
 """--only → the parameters that have no meaning beside it."""
@@ -31,13 +32,23 @@ _WITHOUT = dict.fromkeys(triton_options.TLS, "without --only triton")
 @click.option(
     "--only",
     type=click.Choice(["triton", "proxy"]),
-    help="One of the two, as for containers of their own; --host is where that one listens.",
+    help="Triton or the proxy alone, as for containers of their own; --host is where that one"
+    " listens.",
 )
-@click.option("--engine", metavar="NAME", help="Of several engines the endpoint's: else the first.")
-@click.option("--triton", metavar="HOST:PORT", help="Triton's gRPC endpoint, for --only proxy.")
+@click.option("--engine", metavar="NAME", help="The engine that is served, of several; else all.")
+@click.option(
+    "--triton",
+    "tritons",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Triton's gRPC endpoint, for --only proxy; of several Tritons alike, several.",
+)
 @click.option("--triton-ca", type=_FILE, help="Whose certificate (PEM) that Triton must show.")
-@click.option("--triton-cert", type=_FILE, help="The proxy's own, where Triton asks for one.")
-@click.option("--triton-key", type=_FILE, help="Its key.")
+@click.option(
+    "--triton-cert", type=_FILE, help="Certificate (PEM) of the proxy, where Triton asks for one."
+)
+@click.option("--triton-key", type=_FILE, help="Key (PEM) of --triton-cert.")
+@server_options.server
 @triton_options.triton
 @click.option("--dry-run", is_flag=True, help="Print the command that starts Triton; run nothing.")
 @click.pass_context
@@ -48,12 +59,13 @@ def serve(
     port: int,
     only: str | None,
     engine: str | None,
-    triton: str | None,
+    tritons: tuple[str, ...],
     triton_ca: Path | None,
     triton_cert: Path | None,
     triton_key: Path | None,
     dry_run: bool,
     chosen: TritonOptions,
+    server: ServerOptions,
 ) -> None:
     """Serve REPOSITORY on an OpenAI-compatible endpoint, until stopped."""
     from server.config import TritonTls
@@ -64,13 +76,21 @@ def serve(
         # from the environment or a file: the proxy would call that Triton in plain text
         raise click.UsageError("--tls-cert has no meaning without --only triton.")
     if only == "proxy":
-        if triton is None or ":" not in triton:
+        if not tritons or not all(":" in triton for triton in tritons):
             raise click.UsageError("--only proxy needs --triton HOST:PORT.")
         if (triton_cert is None) != (triton_key is None):
             raise click.UsageError("--triton-cert and --triton-key go together.")
         wanted = triton_ca or triton_cert
         tls = TritonTls(ca=triton_ca, certificate=triton_cert, key=triton_key) if wanted else None
-        endpoint.run_proxy(repository, triton=triton, host=host, port=port, engine=engine, tls=tls)
+        endpoint.run_proxy(
+            repository,
+            tritons=tritons,
+            host=host,
+            port=port,
+            server=server,
+            engine=engine,
+            tls=tls,
+        )
         return
     if only == "triton":
         chosen = replace(
@@ -84,7 +104,7 @@ def serve(
     elif only == "triton":
         endpoint.run_triton(repository, host=host, options=chosen)
     else:
-        endpoint.run(repository, host=host, port=port, options=chosen, engine=engine)
+        endpoint.run(repository, host=host, port=port, options=chosen, server=server, engine=engine)
 
 
 def refuse_meaningless(context: click.Context, only: str | None) -> None:

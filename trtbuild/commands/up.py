@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trtbuild import building, console, options, quantize_options, target_options
+from trtbuild import (
+    building,
+    console,
+    options,
+    quantize_options,
+    server_options,
+    target_options,
+)
+from trtbuild.server_options import ServerOptions
 from trtbuild.target_options import LLMAPI, Chosen
 
 if TYPE_CHECKING:
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 @target_options.target(target_options.FOR_UP)
 @options.name
 @options.address
+@server_options.server_of_all
 def up(
     model: Path,
     work: Path,
@@ -44,6 +53,7 @@ def up(
     name: str | None,
     host: str,
     port: int,
+    server: ServerOptions,
 ) -> None:
     """Take MODEL (a Hugging Face folder or a .gguf file) to a running endpoint.
 
@@ -72,7 +82,7 @@ def up(
     console.stage(
         "repo", repository, lambda progress: write_repository(engine, repository, progress=progress)
     )
-    run(repository, host=host, port=port)
+    run(repository, host=host, port=port, server=server)
 
 
 def _with_dtype(chosen: Chosen, dtype: str) -> Chosen:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from builder.encoder import refuse_encoder
 from builder.errors import LimitError
 from builder.gpus import Gpu
 from builder.limits import TOKENS_PER_BLOCK, context_tokens
@@ -142,9 +143,9 @@ def _settled(subject: Subject, wish: Wish) -> Wish:
             max_batch_size=subject.limits["max_batch_size"],
             built=True,
         )
-    longest = (subject.limits or {}).get("max_seq_len") or context_tokens(
-        subject.checkpoint(Layout(), {})
-    )
+    config = subject.checkpoint(Layout(), {})
+    refuse_encoder(config["architecture"], "a plan")
+    longest = (subject.limits or {}).get("max_seq_len") or context_tokens(config)
     if wish.sequence_tokens > longest:
         raise LimitError(
             f"--input-len and --output-len are beyond what the {subject.kind} is made for",
