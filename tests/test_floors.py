@@ -48,10 +48,12 @@ HEAVY = {
     "matplotlib": {"quantize/plots.py", "trtbuild/planning/plot.py"},
     "datasets": {"quantize/calibration_text.py"},
     "tensorrt_llm": {"triton_repo/runtime/llmapi/api.py"},
+    "opentelemetry": {"server/telemetry/tracing/otel.py"},
     "llguidance": {"triton_repo/executor/guide/compiled.py"},
     "openvino": {
         "builder/targets/openvino.py",
         "builder/targets/openvino_attention.py",
+        "builder/targets/openvino_encoder.py",
         "builder/targets/openvino_experts.py",
         "builder/targets/openvino_graph.py",
         "builder/targets/openvino_lora.py",
@@ -66,6 +68,7 @@ HEAVY = {
         "quantize/scorers/openvino_checkpoint.py",
         "triton_repo/executor/lora.py",
         "triton_repo/executor/runner.py",
+        "triton_repo/runtime/embedding/encoder.py",
     },
 }
 """Package → the files that may import it."""

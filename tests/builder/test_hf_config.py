@@ -155,5 +155,5 @@ def test_a_sliding_window_in_some_layers_is_refused() -> None:
 
 
 def test_an_unknown_family_is_told_before_its_fields_and_the_known_are_listed() -> None:
-    with pytest.raises(UnknownFamilyError, match=r"BertModel; known are .*Llama.*Qwen3"):
-        model_config(PATH, {"architectures": ["BertModel"]}, "float32")
+    with pytest.raises(UnknownFamilyError, match=r"MambaForCausalLM; known are .*Llama.*Qwen3"):
+        model_config(PATH, {"architectures": ["MambaForCausalLM"]}, "float32")

@@ -12,6 +12,7 @@ from model_files import FIELDS, write_safetensors
 from builder.dtypes import Array
 from builder.errors import CorruptFileError, ModelError, UnknownFamilyError
 from builder.source import open_source
+from text.tokenizer_folder import TokenizerFolder
 
 
 def shard(folder: Path, weights: dict[str, Array]) -> Path:
@@ -116,6 +117,37 @@ def test_a_generation_config_is_made_from_the_config_where_there_is_none(
     (tiny_folder / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
     content = open_source(tiny_folder).files["generation_config.json"]()
     assert content == b'{"eos_token_id": [2, 5]}'
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_all_chat_templates_come_along_and_are_chosen_as_transformers_chooses(
+    tiny_folder: Path, tiny_tokenizer: Path, tmp_path: Path, files: bool
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = json.loads((tiny_tokenizer / "tokenizer_config.json").read_text())
+    texts = {name: name + ":{{ tools | length if tools }}" for name in ("default", "tool_use", "é")}
+    if files:
+        (tiny_folder / "chat_template.jinja").write_text(texts["default"])
+        (tiny_folder / "additional_chat_templates").mkdir()
+        for name in ("tool_use", "é"):
+            path = tiny_folder / "additional_chat_templates" / f"{name}.jinja"
+            path.write_text(texts[name], encoding="utf-8")
+    else:
+        config["chat_template"] = [{"name": n, "template": text} for n, text in texts.items()]
+    (tiny_folder / "tokenizer_config.json").write_text(json.dumps(config))
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, read in open_source(tiny_folder).files.items():
+        (out / name).write_bytes(read())
+    folder, messages = TokenizerFolder(out), [{"role": "user", "content": "hi"}]
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for path in (tiny_folder, out):
+        theirs = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+        for tools in ([], [tool]):
+            text = theirs.apply_chat_template(messages, tools=tools or None, tokenize=False)
+            assert folder.chat_template().render(messages, tools=tools) == text
+        text = theirs.apply_chat_template(messages, chat_template="é", tools=[tool], tokenize=False)
+        assert folder.chat_template("é").render(messages, tools=[tool]) == text == "é:1"
 
 
 def test_an_architecture_without_an_engine_is_told_before_its_weights(tiny_folder: Path) -> None:

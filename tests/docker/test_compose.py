@@ -100,7 +100,7 @@ def test_commands_are_commands_of_ours_with_what_the_other_container_expects(
     assert repository["read_only"] is True
     triton = parsed(found["triton"]["command"])
     if name == "proxy":
-        assert command["triton"] == f"triton:{triton['grpc_port']}"
+        assert command["tritons"] == (f"triton:{triton['grpc_port']}",)
         [port] = found["proxy"]["ports"]
         assert port["target"] == command["port"]
 

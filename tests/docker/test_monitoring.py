@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
 import urllib.request
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,12 @@ from containers import COMPOSE, DOCKER, parsed, resolved, run, tool
 from builder.convert import ConvertOptions, convert
 from builder.limits import LimitOptions
 from builder.targets.openvino import build
-from server.telemetry.metrics import Metrics, RequestMeter
-from triton_repo.launch import LaunchConfig, Triton
+from server.backend.base import Perf
+from server.telemetry import Metrics, RequestMeter
+from server.telemetry.engine import TritonMetrics
+from server.telemetry.instruments import ERRORS, INSTRUMENTS
+from server.telemetry.tally import Tally
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
 
 PROMETHEUS = DOCKER / "prometheus"
@@ -105,13 +111,22 @@ def exposition(text: str) -> dict[str, Labels]:
     return found
 
 
+@lru_cache
 def ours() -> dict[str, Labels]:
+    """What the proxy shows once every instrument of it has been used, but for the engine's."""
     metrics = Metrics()
     with RequestMeter(metrics, model="m", endpoint="e") as meter:
-        meter.prompt(1)
+        meter.exchange.queued_seconds = 0.1
+        meter.prompt(1, cached=1)
         meter.tokens(1)
         meter.tokens(1)
-    return exposition(metrics.render().decode())
+        meter.perf(Perf(arrival_ns=1, first_scheduled_ns=2, first_token_ns=3, last_token_ns=4))
+        meter.finish("stop")
+    metrics.tally.add(ERRORS, "m", "e", "SomeError")
+    for instrument in INSTRUMENTS:
+        if instrument.kind == "gauge":
+            metrics.tally.set(instrument, *instrument.labels, value=1)
+    return exposition(asyncio.run(metrics.text()).decode())
 
 
 def nvidias() -> dict[str, Labels]:
@@ -172,6 +187,11 @@ def generate(address: str) -> None:
         assert response.status == 200
 
 
+async def of_the_engine(url: str) -> Tally:
+    """What the proxy reads of it."""
+    return (await TritonMetrics((url,), {"tensorrt_llm": ("chat",)}).read()).gauges
+
+
 @pytest.mark.triton
 def test_a_real_triton_exports_what_is_asked_of_it(
     tiny_models: dict[str, Path], tmp_path: Path
@@ -184,8 +204,15 @@ def test_a_real_triton_exports_what_is_asked_of_it(
     with Triton(config) as triton:
         # there are series of a model once it has been asked
         generate(triton.http_address)
-        with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics") as response:
+        url = f"http://{triton.metrics_address}/metrics"
+        with urllib.request.urlopen(url) as response:
             known = exposition(response.read().decode())
+        ours = asyncio.run(of_the_engine(url)).numbers
+    blocks = ours["trtbuild_kv_cache_blocks_max"]["chat",]
+    assert 0 <= ours["trtbuild_kv_cache_blocks_used"]["chat",] <= blocks
+    assert blocks > 0
+    assert ours["trtbuild_engine_requests_waiting"].keys() == {("chat",)}
+    assert ours["trtbuild_triton_metrics_up"] == {(url,): 1}
     asked = names("nv_inference_") | names("nv_cpu_")
     assert len(asked) >= 4
     assert not unknown(known, asked)

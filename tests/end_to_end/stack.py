@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,8 +16,11 @@ from pathlib import Path
 
 from openai import OpenAI
 
+from triton_repo.launch import processes
+from triton_repo.launch.ports import free_ports
+
 NAME = "smollm2"
-READY_S = 120
+READY_S = 240
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +70,29 @@ class Stack:
         return f"TRTBUILD_TEST_STACK={self.url}".encode() in environment.split(b"\0")
 
 
+def tritonservers(ancestor: int) -> list[int]:
+    """Those below a process; a stub that one is just forking still has its name, and is none."""
+    named = [each for each in processes.descendants(ancestor) if each.name == processes.SERVER]
+    parents = {each.pid for each in named}
+    return [each.pid for each in named if each.parent not in parents and not each.dead]
+
+
 @contextmanager
 def running(model: Path, work: Path, *options: str, ready_s: float = READY_S) -> Iterator[Stack]:
     """A stack while the body runs; it stops in good order, or is killed after a minute."""
-    stack = start(model, work, *options, ready_s=ready_s)
+    with _stopped(start(model, work, *options, ready_s=ready_s)) as stack:
+        yield stack
+
+
+@contextmanager
+def serving(repository: Path, *options: str, ready_s: float = READY_S) -> Iterator[Stack]:
+    """The same of a repository that there is, by `trtbuild serve`."""
+    with _stopped(_started(["serve", str(repository), *options], repository, ready_s)) as stack:
+        yield stack
+
+
+@contextmanager
+def _stopped(stack: Stack) -> Iterator[Stack]:
     try:
         yield stack
     finally:
@@ -97,15 +118,22 @@ def _program(pid: int) -> str:
 
 def start(model: Path, work: Path, *options: str, ready_s: float = READY_S) -> Stack:
     """`trtbuild up` on a free port, until it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    command = ["up", str(model), "--work", str(work), "--name", NAME, *options]
+    return _started(command, work, ready_s)
+
+
+def _started(command: list[str], work: Path, ready_s: float) -> Stack:
+    [port] = free_ports("127.0.0.1", 1)
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "trtbuild", "up", str(model)]
     process = subprocess.Popen(
-        [*command, "--work", str(work), "--name", NAME, "--port", str(port), *options],
+        [sys.executable, "-m", "trtbuild", *command, "--port", str(port)],
         env={**os.environ, "TRTBUILD_TEST_STACK": url},
     )
     stack = Stack(process=process, url=url, work=work)
-    stack.wait_healthy(ready_s)
+    try:
+        stack.wait_healthy(ready_s)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     return stack

@@ -59,6 +59,12 @@ def complete(stack: Stack, prompt: str, max_tokens: int) -> str:
     return answer.choices[0].text
 
 
+def complete_at_once(stack: Stack, prompts: list[str], max_tokens: int) -> list[str]:
+    """The greedy answers, asked for by as many clients."""
+    with ThreadPoolExecutor(len(prompts)) as clients:
+        return list(clients.map(lambda prompt: complete(stack, prompt, max_tokens), prompts))
+
+
 def greedy_text(tokenizer: Tokenizer, reference: Logits, prompt: str, tokens: int) -> str:
     """The reference's own answer, token by token."""
     ids = tokenizer.encode(prompt).ids
@@ -71,9 +77,8 @@ def greedy_text(tokenizer: Tokenizer, reference: Logits, prompt: str, tokens: in
 def test_greedy_tokens_are_those_of_transformers(
     stack: Stack, tokenizer: Tokenizer, reference: Logits
 ) -> None:
-    equal = 0
-    for prompt in PROMPTS[:20]:
-        answer = complete(stack, prompt, 64)
+    equal, prompts = 0, PROMPTS[:20]
+    for prompt, answer in zip(prompts, complete_at_once(stack, prompts, 64), strict=True):
         ids = tokenizer.encode(prompt).ids
         read_back = tokenizer.encode(prompt + answer).ids
         # Where every token is the reference's choice after those before it, all are its answer.
@@ -87,10 +92,9 @@ def test_greedy_tokens_are_those_of_transformers(
 def test_32_clients_at_once_get_what_each_gets_alone(
     stack: Stack, tokenizer: Tokenizer, reference: Logits
 ) -> None:
-    alone = [complete(stack, prompt, 32) for prompt in PROMPTS]
-    with ThreadPoolExecutor(32) as clients:
-        together = list(clients.map(lambda prompt: complete(stack, prompt, 32), PROMPTS))
-    for prompt, one, other in zip(PROMPTS, alone, together, strict=True):
+    together = complete_at_once(stack, PROMPTS, 32)
+    for prompt, other in list(zip(PROMPTS, together, strict=True))[::4]:
+        one = complete(stack, prompt, 32)
         if one != other:
             assert gap_at_divergence(tokenizer, reference, prompt, one, other) < NEAR_TIE
 
@@ -116,8 +120,29 @@ def test_a_stream_gives_the_same_text_as_the_whole(stack: Stack) -> None:
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == whole.choices[0].message.content
     assert "gravity" in text.lower()
-    assert chunks[-1].usage == whole.usage
+    usages = [answer.usage for answer in (whole, chunks[-1]) if answer.usage]
+    counts = {(u.prompt_tokens, u.completion_tokens, u.total_tokens) for u in usages}
+    assert (len(usages), len(counts)) == (2, 1)
+    # the same prompt again: its whole blocks are there
+    details = usages[1].prompt_tokens_details
+    assert details is not None
+    assert 0 < (details.cached_tokens or 0) < usages[1].prompt_tokens
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+
+
+def test_what_was_read_before_is_told_of_an_answer_that_a_stop_string_ends(stack: Stack) -> None:
+    fields: dict[str, Any] = {
+        "model": NAME,
+        "messages": [{"role": "user", "content": "Why do apples fall? Say it in a sentence. " * 4}],
+        "max_tokens": 40,
+        "temperature": 0,
+    }
+    whole = stack.client.chat.completions.create(**fields).choices[0].message.content
+    word = f" {whole.split()[3]}"
+    answer = stack.client.chat.completions.create(**fields, stop=word)
+    assert answer.choices[0].message.content == whole[: whole.index(word)]
+    assert answer.usage.completion_tokens < 40
+    assert answer.usage.prompt_tokens_details.cached_tokens > 0
 
 
 def test_an_answer_ends_by_itself_at_the_models_end_of_turn(stack: Stack) -> None:

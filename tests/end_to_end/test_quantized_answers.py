@@ -37,13 +37,12 @@ def made(work: Path) -> list[int]:
 
 def test_weights_of_8_bits_answer_and_are_made_once(smollm2_gguf: Path, tmp_path: Path) -> None:
     with running(smollm2_gguf, tmp_path, "--recipe", "int8_wo") as stack:
-        first, before = answers(stack), made(tmp_path)
+        found, before = answers(stack), made(tmp_path)
         weights = (stack.engine / "openvino_model.bin").stat().st_size
-    assert all(word in first[question] for question, word in QUESTIONS.items()), first
+    assert all(word in found[question] for question, word in QUESTIONS.items()), found
     assert weights < 0.7 * 2 * 135e6
-    with running(smollm2_gguf, tmp_path, "--recipe", "int8_wo") as stack:
-        assert answers(stack) == first
-    assert made(tmp_path) == before
+    with running(smollm2_gguf, tmp_path, "--recipe", "int8_wo"):
+        assert made(tmp_path) == before
 
 
 @pytest.mark.slow

@@ -44,6 +44,14 @@ def answer(
     return service_pb2.ModelStreamInferResponse(infer_response=response)
 
 
+def of_sequence(response: Any, number: int) -> Any:
+    """A response as one of several sequences'."""
+    content = response.infer_response
+    content.outputs.add(name="sequence_index", datatype="INT32", shape=[1, 1])
+    content.raw_output_contents.append(number.to_bytes(4, "little"))
+    return response
+
+
 def empty_final() -> service_pb2.ModelStreamInferResponse:
     """The final flag alone."""
     response = service_pb2.ModelInferResponse()
@@ -58,32 +66,57 @@ def failure(message: str) -> service_pb2.ModelStreamInferResponse:
 
 @dataclass
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Answers by `behaviour`; keeps the requests, and the ids of the cancelled ones."""
+    """Answers by `behaviour`; keeps the requests, and the ids of the cancelled ones.
+
+    `sent` counts messages, `ended` requests; `metadata` are theirs. An encoder is
+    answered for with `embedding`.
+    """
 
     behaviour: Behaviour
     ready: bool = True
+    embedding: Sequence[float] = (0.5, -0.5)
+    metadata: list[dict[str, str]] = field(default_factory=list)
     address: str = ""
     requests: list[service_pb2.ModelInferRequest] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     cancellation: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: int = 0
+    ended: int = 0
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
         """Readiness of the one model."""
         ready = self.ready and request.name == "tensorrt_llm"
         return service_pb2.ModelReadyResponse(ready=ready)
 
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        """A text's embedding."""
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        shape = [1, len(self.embedding)]
+        response.outputs.add(name="embedding", datatype="FP32", shape=shape)
+        response.raw_output_contents.append(struct.pack(f"<{shape[1]}f", *self.embedding))
+        return response
+
     async def ModelStreamInfer(self, request_iterator: Any, context: Any) -> None:
         """One request's stream."""
+        self.metadata.append(dict(context.invocation_metadata()))
+
+        async def send(response: Any) -> None:
+            await context.write(response)
+            self.sent += 1
+
         async for request in request_iterator:
             self.requests.append(request)
             # As Triton, which drops an empty final response that was not asked for.
             assert request.parameters["triton_enable_empty_final_response"].bool_param
             try:
-                await self.behaviour(request, context.write)
+                await self.behaviour(request, send)
             except asyncio.CancelledError:
                 self.cancelled.append(request.id)
                 self.cancellation.set()
                 raise
+            self.ended += 1
 
 
 @asynccontextmanager

@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx2
 import openai
-from starlette.types import ASGIApp
 
 from server.app import create_app
 from server.backend.base import Backend
 from server.config import ServedModel, ServerConfig
+from server.edge.application import Application
 from server.run import serve
 
 MODEL = "tiny/model"
@@ -30,13 +30,29 @@ class LiveProxy:
     http: httpx2.AsyncClient
     stop: asyncio.Event
     hurry: asyncio.Event
-    app: ASGIApp
+    app: Application
+    serving: asyncio.Task[None]
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
 
-def config(folder: Path, *, max_seq_len: int = 256, **values: Any) -> ServerConfig:
-    """A config for tests: any free port."""
-    model = ServedModel(name=MODEL, tokenizer_dir=folder, max_seq_len=max_seq_len)
-    return ServerConfig(**{"triton_address": "127.0.0.1:1", "model": model, "port": 0, **values})
+def served(
+    folder: Path, *, name: str = MODEL, max_seq_len: int = 256, **values: Any
+) -> ServedModel:
+    """A model for tests."""
+    return ServedModel(name=name, tokenizer_dir=folder, max_seq_len=max_seq_len, **values)
+
+
+def config(
+    folder: Path, *, max_seq_len: int = 256, model: dict[str, Any] | None = None, **values: Any
+) -> ServerConfig:
+    """A config for tests: any free port, one model; `model` are further fields of it."""
+    models = (served(folder, max_seq_len=max_seq_len, **(model or {})),)
+    defaults = {"triton_addresses": ("127.0.0.1:1",), "models": models, "port": 0}
+    return ServerConfig(**{**defaults, **values})
 
 
 @asynccontextmanager
@@ -56,10 +72,12 @@ async def live_proxy(settings: ServerConfig, backend: Backend) -> AsyncIterator[
     )
     url = f"http://127.0.0.1:{await address}"
     client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    http = httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False)
+    http = httpx2.AsyncClient(base_url=url, timeout=120, trust_env=False)
     try:
         async with client, http:
-            yield LiveProxy(url=url, openai=client, http=http, stop=stop, hurry=hurry, app=app)
+            yield LiveProxy(
+                url=url, openai=client, http=http, stop=stop, hurry=hurry, app=app, serving=serving
+            )
     finally:
         stop.set()
-        await asyncio.wait_for(serving, 30)
+        await asyncio.wait_for(serving, 60)

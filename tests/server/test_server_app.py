@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -92,56 +91,6 @@ async def test_a_stream_gives_the_same_text_role_first_reason_last(serve: Serve)
     assert chunks[-1].usage.prompt_tokens == len(backend.requests[0].input_ids)
 
 
-async def test_tokens_that_are_ready_together_leave_together(serve: Serve) -> None:
-    async with serve(Script(messages=[ids("one two"), ids(" three")])) as (proxy, _):
-        chunks = await chunks_of(await chat(proxy, stream=True))
-    texts = [c.choices[0].delta.content for c in chunks if c.choices[0].delta.content]
-    assert len(texts) <= 2
-    assert "".join(texts) == "one two three"
-
-
-async def test_openais_sampling_defaults_are_sent_and_seeds_differ(serve: Serve) -> None:
-    async with serve(script("x")) as (proxy, backend):
-        await chat(proxy)
-        await chat(proxy)
-        await chat(proxy, temperature=0)
-        await chat(proxy, seed=-1, top_p=0.5, extra_body={"top_k": 5})
-    first, second, greedy, seeded = backend.requests
-    assert (first.temperature, first.top_p, first.top_k) == (1.0, 1.0, 0)
-    assert first.seed != second.seed
-    assert (greedy.temperature, greedy.top_p, greedy.top_k) == (None, 1.0, 1)
-    assert (seeded.seed, seeded.top_p, seeded.top_k) == (2**64 - 1, 0.5, 5)
-
-
-async def test_every_end_id_of_the_model_and_of_the_request_is_honoured(serve: Serve) -> None:
-    async with serve(script("x")) as (proxy, backend):
-        await chat(proxy, extra_body={"stop_token_ids": [9]})
-        await chat(proxy, extra_body={"ignore_eos": True})
-    eos, im_end = TOKENIZER.token_to_id(EOS), TOKENIZER.token_to_id(IM_END)
-    assert (backend.requests[0].end_id, backend.requests[0].stop_ids) == (eos, (im_end, 9))
-    assert (backend.requests[1].end_id, backend.requests[1].stop_ids) == (-1, ())
-
-
-async def test_before_min_tokens_no_end_id_ends_the_answer(serve: Serve) -> None:
-    im_end = TOKENIZER.token_to_id(IM_END)
-    async with serve(Script(messages=[[*ids("x"), im_end, *ids("y"), im_end]])) as (proxy, backend):
-        answer = await chat(proxy, extra_body={"min_tokens": 3, "stop_token_ids": ids("x")})
-    assert backend.requests[0].stop_ids == (), "the engine would heed them at once"
-    assert answer.choices[0].message.content == "xy"
-    assert answer.usage.completion_tokens == 4
-
-
-async def test_max_tokens_is_the_room_left_and_clamped_to_it(serve: Serve) -> None:
-    async with serve(script("x" * 50), max_seq_len=64) as (proxy, backend):
-        await chat(proxy)
-        await chat(proxy, max_tokens=10_000)
-        short = await chat(proxy, max_completion_tokens=3)
-    room = 64 - len(backend.requests[0].input_ids)
-    assert [r.max_tokens for r in backend.requests] == [room, room, 3]
-    assert short.choices[0].finish_reason == "length"
-    assert short.usage.completion_tokens == 3
-
-
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_stop_string_cuts_the_text_and_cancels_the_engine(
     serve: Serve, stream: bool
@@ -158,14 +107,6 @@ async def test_a_stop_string_cuts_the_text_and_cancels_the_engine(
         await until(lambda: backend.running == 0)
     assert (text, reason) == ("one two. St", "stop")
     assert len(backend.cancelled) == 1
-
-
-async def test_the_stop_string_is_shown_when_asked_and_waits_for_min_tokens(serve: Serve) -> None:
-    async with serve(script("abab")) as (proxy, _):
-        shown = await chat(proxy, stop="b", extra_body={"include_stop_str_in_output": True})
-        late = await chat(proxy, stop="b", extra_body={"min_tokens": len(ids("ab"))})
-    assert shown.choices[0].message.content == "ab"
-    assert late.choices[0].message.content == "aba"
 
 
 async def test_log_probs_of_the_chosen_tokens(serve: Serve) -> None:
@@ -217,7 +158,7 @@ async def test_a_prompt_that_is_too_long_is_refused_with_the_figures(serve: Serv
 async def test_a_prompt_that_must_be_too_long_is_not_even_tokenized(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.text.tokenizer.TextTokenizer.encode", None)
+    monkeypatch.setattr("server.text.tokenizer.TextTokenizer.encode_here", None)
     async with serve(script("x"), max_seq_len=16) as (proxy, _):
         with pytest.raises(openai.BadRequestError, match="held 1000000 characters") as caught:
             await proxy.openai.completions.create(model=MODEL, prompt="x" * 1_000_000)
@@ -228,7 +169,7 @@ async def test_a_compressed_body_is_refused_by_name(serve: Serve) -> None:
     async with serve(script("x")) as (proxy, _):
         headers = {"content-encoding": "gzip"}
         answer = await proxy.http.post("/v1/completions", content=b"{}", headers=headers)
-    assert answer.status_code == 400
+    assert answer.status_code == 415
     assert "Content-Encoding 'gzip'" in answer.json()["error"]["message"]
 
 
@@ -254,7 +195,7 @@ async def test_refusals_have_openais_shape_and_status(serve: Serve) -> None:
         assert error["code"] == code
     statuses = [answer.status_code for answer in answers.values()]
     assert statuses == [404, 405, 413, 404]
-    assert answers["method_not_supported"].headers["allow"] == "POST"
+    assert answers["method_not_supported"].headers["allow"] == "OPTIONS, POST"
 
 
 async def test_what_the_engine_refuses_has_its_status_and_may_be_retried(serve: Serve) -> None:
@@ -267,26 +208,6 @@ async def test_what_the_engine_refuses_has_its_status_and_may_be_retried(serve: 
                 with pytest.raises(kind) as caught:
                     await chat(proxy, stream=stream)
             assert caught.value.response.headers["retry-after"] == "1"
-
-
-async def test_an_error_in_mid_stream_is_an_event_then_done(serve: Serve) -> None:
-    answer = Script(messages=singly("one"), failure=NotReadyError("Triton died"))
-    async with serve(answer) as (proxy, _):
-        body = {"model": MODEL, "messages": USER, "stream": True}
-        raw = await proxy.http.post("/v1/chat/completions", json=body)
-        with pytest.raises(openai.APIError, match="Triton died"):
-            await chunks_of(await chat(proxy, stream=True))
-    *_, error, done = raw.text.strip().split("\n\n")
-    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "service_unavailable"
-    assert done == "data: [DONE]"
-
-
-async def test_a_fault_of_ours_is_a_500_that_tells_no_secrets(serve: Serve) -> None:
-    answer = Script(messages=[], failure=RuntimeError("secret"))
-    async with serve(answer) as (proxy, _):
-        with pytest.raises(openai.InternalServerError) as caught:
-            await chat(proxy)
-    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -312,36 +233,6 @@ async def test_a_client_that_leaves_in_mid_body_harms_nothing(serve: Serve) -> N
         writer.close()
         await until_metric(proxy, 'endpoint="completions",model="",outcome="cancelled"', 1.0)
         assert (await chat(proxy)).choices[0].message.content == "x"
-
-
-async def test_a_reader_that_is_slow_doesnt_make_the_proxy_hoard(serve: Serve) -> None:
-    words = Script(messages=[ids(" word") * 50] * 100_000)
-    async with serve(words, max_seq_len=10**8) as (proxy, backend):
-        body = {"model": MODEL, "messages": USER, "stream": True}
-        async with proxy.http.stream("POST", "/v1/chat/completions", json=body) as response:
-            pieces = response.aiter_raw()
-            await anext(pieces)
-            before = -1
-            while before != backend.given:
-                before = backend.given
-                await asyncio.sleep(0.4)
-            assert backend.given < 100_000, "it waits once the sockets are full"
-    await until(lambda: backend.running == 0)
-
-
-async def test_models_health_and_request_ids(serve: Serve) -> None:
-    async with serve(script("x")) as (proxy, backend):
-        listed = [model.id async for model in proxy.openai.models.list()]
-        one = await proxy.openai.models.retrieve(MODEL)
-        healthy = await proxy.http.get("/health", headers={"x-request-id": "abc-1"})
-        strange = await proxy.http.get("/health", headers={"x-request-id": "a b" * 99})
-        backend.is_ready = False
-        sick = await proxy.http.get("/health")
-    assert listed == [MODEL]
-    assert one.id == MODEL
-    assert (healthy.status_code, sick.status_code) == (200, 503)
-    assert healthy.headers["x-request-id"] == "abc-1"
-    assert len(strange.headers["x-request-id"]) == 32
 
 
 async def test_metrics_count_requests_and_tokens(serve: Serve) -> None:
@@ -378,8 +269,9 @@ async def test_many_clients_at_once_each_get_their_own_text(serve: Serve) -> Non
 
 async def test_importing_the_proxy_imports_nothing_heavy() -> None:
     code = (
-        "import sys, server, server.app, server.run, server.backend.triton\n"
-        "heavy = {'torch', 'transformers', 'openvino', 'modelopt', 'triton_repo', 'quantize'}\n"
+        "import sys, server.app, server.workers, server.backend.triton\n"
+        "heavy = {'torch', 'transformers', 'openvino', 'modelopt', 'triton_repo', 'quantize',"
+        " 'grpc', 'tritonclient', 'opentelemetry', 'numpy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
@@ -391,12 +283,12 @@ async def until(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.005)
 
-    await asyncio.wait_for(wait(), 5)
+    await asyncio.wait_for(wait(), 30)
 
 
 async def until_metric(proxy: LiveProxy, labels: str, value: float) -> None:
     line = f"trtbuild_requests_total{{{labels}}} {value}"
-    for _ in range(200):
+    for _ in range(2000):
         if line in (await proxy.http.get("/metrics")).text:
             return
         await asyncio.sleep(0.01)

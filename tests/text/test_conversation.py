@@ -20,10 +20,10 @@ def test_messages_keep_all_that_a_template_may_want() -> None:
     assert parse(json.dumps(messages)) == messages
 
 
-def test_parts_of_text_are_joined() -> None:
+def test_parts_of_text_are_lines() -> None:
     parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]
     assert parse(json.dumps([{"role": "user", "content": parts}])) == [
-        {"role": "user", "content": "a b"}
+        {"role": "user", "content": "a \nb"}
     ]
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_tokenizers import BOS, byte_level, metaspace, sentencepiece_like, word_piece
+from small_tokenizers import BOS, EOS, byte_level, metaspace, sentencepiece_like, word_piece
 from tokenizers import Tokenizer
 
 from text.detokenizer import BytesDetokenizer, TokenTable, WindowDetokenizer
@@ -59,24 +59,15 @@ def test_streamed_text_is_the_whole_text(name: str, sentence: str) -> None:
     assert "".join(streamed(name, ids)) == tokenizer.decode(ids)
 
 
-@settings(max_examples=300, deadline=None)
-@given(data=st.data(), skip=st.booleans())
-def test_byte_level_random_tokens_stream_to_the_whole_text(data: st.DataObject, skip: bool) -> None:
-    tokenizer = TOKENIZERS["byte_level"]
-    ids = data.draw(ids_of(tokenizer))
-    whole = tokenizer.decode(ids, skip_special_tokens=skip)
-    assert "".join(streamed("byte_level", ids, skip=skip)) == whole
-
-
-@pytest.mark.parametrize("name", ["sentencepiece_like", "metaspace"])
-def test_sentencepiece_random_tokens_stream_to_the_whole_text(name: str) -> None:
+def test_metaspaces_random_tokens_stream_to_the_whole_text() -> None:
+    name = "metaspace"
     tokenizer = TOKENIZERS[name]
     byte_ids = {i for i in range(tokenizer.get_vocab_size()) if "<0x" in tokenizer.id_to_token(i)}
     characters = [tokenizer.encode(c, add_special_tokens=False).ids for c in "日😀éñ\U0010ffff"]
     others = [[i] for i in range(tokenizer.get_vocab_size()) if i not in byte_ids]
     groups = st.lists(st.sampled_from(characters + others), max_size=30)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(groups=groups, skip=st.booleans())
     def check(groups: list[list[int]], skip: bool) -> None:
         ids = [token for group in groups for token in group]
@@ -120,6 +111,24 @@ def test_special_tokens_are_shown_only_when_asked() -> None:
     ids = [tokenizer.token_to_id("a"), tokenizer.token_to_id(BOS)]
     assert "".join(streamed("byte_level", ids)) == "a"
     assert "".join(streamed("byte_level", ids, skip=False)) == f"a{BOS}"
+
+
+@pytest.mark.parametrize("name", ["byte_level", "word_piece"])
+def test_of_the_special_tokens_that_are_skipped_some_may_be_shown(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    bos, a, eos = (tokenizer.token_to_id(token) for token in (BOS, "a", EOS))
+    detokenizer = TABLES[name].detokenizer(skip_special_tokens=True, shown=frozenset({eos}))
+    text = detokenizer.feed_all([bos, a, eos]) + detokenizer.flush()
+    assert text.replace(" ", "") == f"a{EOS}"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokens_fed_together_are_the_text_that_they_are_one_by_one(name: str) -> None:
+    ids = TOKENIZERS[name].encode("日本語 and 😀 family").ids
+    for cut in range(len(ids)):
+        detokenizer = TABLES[name].detokenizer(skip_special_tokens=True)
+        text = detokenizer.feed_all(ids[:cut]) + detokenizer.feed_all(ids[cut:])
+        assert text + detokenizer.flush() == "".join(streamed(name, ids))
 
 
 def test_each_kind_of_decoder_gets_the_cheapest_way_that_is_right() -> None:

@@ -31,7 +31,7 @@ def cut_where_halted(text: str, stops: list[str], *, include: bool = False) -> s
     return text
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=texts, stops=stop_lists, cuts=st.lists(st.integers(0, 100)), include=st.booleans())
 @example(text="abcd", stops=["abcd", "bc"], cuts=[], include=False)
 def test_streamed_text_is_the_whole_text_cut_at_the_first_stop(
@@ -41,7 +41,7 @@ def test_streamed_text_is_the_whole_text_cut_at_the_first_stop(
     assert shown == cut_where_halted(text, stops, include=include)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=texts, stops=stop_lists.filter(bool))
 def test_nothing_that_could_begin_a_stop_is_sent_early_and_nothing_else_waits(
     text: str, stops: list[str]

@@ -58,3 +58,22 @@ def test_a_bos_is_known_where_the_tokenizer_puts_one_before_a_text(folder: Path)
     document = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps({**document, "post_processor": None}))
     assert TokenizerFolder(folder).bos_id is None
+
+
+def test_one_chat_template_can_be_chosen_by_its_name_or_as_a_file(folder: Path) -> None:
+    file, user = folder / "own.jinja", [{"role": "user", "content": "hi"}]
+    file.write_text("from a file")
+    named = [{"name": name, "template": name} for name in ("default", "tool_use", "rag")]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    read, tool = TokenizerFolder(folder), {"type": "function", "function": {"name": "f"}}
+    assert read.chat_template("rag").render(user, how_to_call="") == "rag"
+    assert read.chat_template(str(file)).render(user, tools=[tool], how_to_call="") == "from a file"
+    with pytest.raises(UnusableFolderError, match="'mine'; found default, tool_use, rag; name a"):
+        read.chat_template("mine")
+
+
+@pytest.mark.parametrize("templates", [3, [{"name": "default"}], {"default": "x"}])
+def test_templates_of_an_unknown_form_are_refused(folder: Path, templates: object) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    with pytest.raises(UnusableFolderError, match="neither a text nor a list"):
+        TokenizerFolder(folder).chat_template()

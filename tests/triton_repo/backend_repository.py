@@ -15,9 +15,9 @@ from builder.convert import ConvertOptions, convert
 from builder.limits import LimitOptions
 from builder.targets.openvino import build
 from builder.targets.openvino_options import EngineOptions
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 BEAMS = 3
 LIMITS = LimitOptions(max_batch_size=16, max_num_tokens=64, kv_cache_gib=0.01)

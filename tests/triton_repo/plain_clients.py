@@ -12,7 +12,7 @@ import numpy as np
 from running import stream, text
 from tokenizers import Tokenizer
 
-from triton_repo.launch import Triton
+from triton_repo.launch.triton import Triton
 
 Ask = Callable[[Sequence[str]], list[str]]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from tiny_engine import make_engine
 
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 SEEN = "seen.jsonl"
 REPEATING_BACKEND = """

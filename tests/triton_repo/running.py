@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from tiny_engine import ECHO_BACKEND, make_engine
 from tokenizers import Tokenizer
 from tritonclient.utils import np_to_triton_dtype
 
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 
 @contextmanager
@@ -61,19 +61,28 @@ def client(triton: Triton) -> Iterator[Any]:
 
 def infer(triton: Triton, model: str, inputs: dict[str, np.ndarray]) -> Any:
     with client(triton) as connection:
-        return connection.infer(model, tensors(inputs), client_timeout=20)
+        return connection.infer(model, tensors(inputs), client_timeout=60)
 
 
 def stream(
-    triton: Triton, model: str, *requests: dict[str, np.ndarray], ids: Sequence[str] = ()
+    triton: Triton,
+    model: str,
+    *requests: dict[str, np.ndarray],
+    ids: Sequence[str] = (),
+    begun: Callable[[], object] = bool,
 ) -> list[Any]:
     """The responses to requests sent on one stream, in their order of arrival, finals left out.
 
-    Request ids count from 0 where none are given.
+    Request ids count from 0 where none are given; `begun` is called when a response has come.
     """
     arrived: queue.Queue[Any] = queue.Queue()
+
+    def note(result: Any, error: Any) -> None:
+        arrived.put((result, error))
+        begun()
+
     with client(triton) as connection:
-        connection.start_stream(lambda result, error: arrived.put((result, error)))
+        connection.start_stream(note)
         for i, request in enumerate(requests):
             connection.async_stream_infer(
                 model,
@@ -83,7 +92,7 @@ def stream(
             )
         found, open_requests = [], len(requests)
         while open_requests:
-            result, error = arrived.get(timeout=20)
+            result, error = arrived.get(timeout=60)
             if error:
                 raise error
             message = result.get_response()

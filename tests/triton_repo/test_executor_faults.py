@@ -127,9 +127,8 @@ def test_a_prompt_beyond_a_step_is_refused_without_chunked_context(
 def test_stats_count_what_runs_waits_and_is_held(tiny_engine_dir: Path) -> None:
     with executor(tiny_engine_dir, max_batch_size=2, kv_cache_tokens=640) as one:
         answers = [ask(one, PROMPTS[5], max_tokens=200) for _ in range(3)]
-        while one.stats().generation_requests < 2:
+        while (stats := one.stats()).generation_requests < 2:
             time.sleep(0.001)
-        stats = one.stats()
         assert (stats.active_requests, stats.max_requests, stats.waiting_requests) == (3, 2, 1)
         assert (stats.scheduled_requests, stats.generation_requests) == (2, 2)
         assert (stats.max_blocks, stats.tokens_per_block) == (20, 32)

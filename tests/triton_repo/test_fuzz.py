@@ -20,7 +20,7 @@ from backend_repository import VOCAB, ask, engine, inputs, one, serving
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from triton_repo.contract import contract
-from triton_repo.launch import Triton
+from triton_repo.launch.triton import Triton
 
 pytestmark = pytest.mark.triton
 

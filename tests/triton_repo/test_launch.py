@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -20,11 +21,11 @@ from running import client, infer, tensors
 from tritonclient.utils import InferenceServerException
 
 from builder.errors import LaunchError, MissingToolError, OutputError
-from triton_repo import binary, processes, server_log
-from triton_repo.binary import TritonServer
-from triton_repo.command import LaunchConfig, Ports, arguments
-from triton_repo.launch import Triton
-from triton_repo.ports import free_ports
+from triton_repo.launch import binary, process, processes, server_log
+from triton_repo.launch.binary import TritonServer
+from triton_repo.launch.command import LaunchConfig, Ports, arguments
+from triton_repo.launch.ports import free_ports
+from triton_repo.launch.triton import Triton
 
 CONFIG = """
 name: "{name}"  backend: "python"
@@ -60,7 +61,7 @@ def add_model(
     return repository
 
 
-def until(condition: Callable[[], object], timeout_s: float = 15) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it didn't happen in time"
@@ -171,7 +172,7 @@ def test_a_server_that_keeps_failing_is_given_up(
         fuse.touch()
         os.kill(triton.pid or 0, signal.SIGKILL)
         with pytest.raises(LaunchError, match="failed 2 times in a row"):
-            triton.wait(30)
+            triton.wait(120)
         assert not triton.healthy
     assert any("no weights" in event for event in events)
 
@@ -192,17 +193,18 @@ def test_a_model_that_does_not_load_is_the_error(
 
 @pytest.mark.triton
 def test_a_model_that_takes_too_long_is_the_error(config: LaunchConfig) -> None:
-    add_model(config.repository, "slow", initialize="time.sleep(60)")
+    loaded = config.log_path.with_name("loaded")
+    initialize = f"time.sleep(60); open({str(loaded)!r}, 'w').close()"
+    add_model(config.repository, "slow", initialize=initialize)
     config = LaunchConfig(
         repository=config.repository,
         log_path=config.log_path,
         python_backends={},
         start_timeout_s=1.5,
     )
-    started = time.monotonic()
     with pytest.raises(LaunchError, match=r"wasn't ready within 1\.5 s"):
         Triton(config).start()
-    assert time.monotonic() - started < 8
+    assert not loaded.exists(), "it waited for the model all the same"
 
 
 @pytest.mark.triton
@@ -213,18 +215,25 @@ def test_an_open_stream_does_not_hold_the_stop(config: LaunchConfig) -> None:
     triton = Triton(config)
     triton.start()
     pids = [triton.pid or 0, *stubs(triton)]
+    answered = threading.Event()
     with client(triton) as connection:
-        connection.start_stream(lambda result, error: None)
+        connection.start_stream(lambda result, error: answered.set())
         connection.async_stream_infer("echo", tensors(X))
-        started = time.monotonic()
-        triton.stop()
-        assert time.monotonic() - started < 6
+        assert answered.wait(60)
+        stopping = threading.Thread(target=triton.stop, daemon=True)
+        stopping.start()
+        stopping.join(60)
+        assert not stopping.is_alive()
     assert gone(*pids)
 
 
 @pytest.mark.triton
 def test_a_request_under_way_may_finish(config: LaunchConfig) -> None:
-    triton = Triton(config)
+    begun = config.log_path.with_name("begun")
+    model = config.repository / "echo" / "1" / "model.py"
+    begin = f"open({str(begun)!r}, 'w').close()"
+    model.write_text(model.read_text().replace("        time.", f"        {begin}; time."))
+    triton = Triton(replace(config, grace_s=60))
     triton.start()
     answers: list[list[int]] = []
     slow = {"X": np.array([1500], np.int32)}
@@ -232,7 +241,7 @@ def test_a_request_under_way_may_finish(config: LaunchConfig) -> None:
         target=lambda: answers.append(infer(triton, "echo", slow).as_numpy("Y").tolist())
     )
     asking.start()
-    time.sleep(0.5)
+    until(begun.exists)
     triton.stop()
     asking.join()
     assert answers == [[1500]]
@@ -269,8 +278,8 @@ def test_no_orphan_when_the_parent_is_killed(config: LaunchConfig) -> None:
     script = f"""
         import sys, time
         from pathlib import Path
-        from triton_repo import processes
-        from triton_repo.launch import LaunchConfig, Triton
+        from triton_repo.launch import processes
+        from triton_repo.launch.triton import LaunchConfig, Triton
         config = LaunchConfig(
             repository=Path({str(config.repository)!r}), log_path=Path({str(config.log_path)!r}),
             python_backends={{}},
@@ -288,15 +297,21 @@ def test_no_orphan_when_the_parent_is_killed(config: LaunchConfig) -> None:
         assert not gone(*pids)
         prefix = shm_prefix(pids[0])
         os.kill(parent.pid, signal.SIGKILL)
-    until(lambda: gone(*pids), timeout_s=5)
-    until(lambda: not shm_regions(prefix), timeout_s=5)
+    until(lambda: gone(*pids))
+    until(lambda: not shm_regions(prefix))
 
 
 @pytest.mark.triton
-def test_watching_costs_nothing(triton: Triton) -> None:
-    began, spent = time.monotonic(), time.process_time()
+def test_watching_costs_nothing(triton: Triton, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, waits = process._wait, list[float]()
+
+    def noted(descriptors: list[int], timeout_s: float) -> list[int]:
+        waits.append(timeout_s)
+        return wait(descriptors, timeout_s)
+
+    monkeypatch.setattr(process, "_wait", noted)
     time.sleep(3)
-    assert (time.process_time() - spent) / (time.monotonic() - began) < 0.01
+    assert len(waits) <= 1, "it sleeps in the kernel, but for a look at times"
 
 
 @pytest.mark.triton

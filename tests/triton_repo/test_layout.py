@@ -11,7 +11,7 @@ from builder import digest, manifest
 from builder.errors import ArtifactError, LimitError
 from triton_repo import layout
 from triton_repo.contract import MODELS
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 
 @pytest.fixture

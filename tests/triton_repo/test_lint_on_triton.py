@@ -14,7 +14,7 @@ import upstream_template
 from tiny_engine import ECHO_BACKEND, make_engine
 
 from triton_repo import layout
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.lint import lint
 from triton_repo.models.pbtxt import from_text, to_text
 

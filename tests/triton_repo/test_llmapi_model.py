@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -26,11 +25,16 @@ import pytest
 from llmapi_repository import aborted, calls, make_model, make_repository
 from openai import OpenAI
 from running import client, stream, tensors, text
+from token_batches import next_batch
 from tokenizers import Tokenizer
 from tritonclient.utils import InferenceServerException
 
 from builder.errors import LaunchError
-from triton_repo.launch import LaunchConfig, Triton
+from server.backend.base import BeamSearch, GenerateRequest, Guide, Tokens
+from server.backend.triton import TritonBackend
+from server.config import ServedModel, ServerConfig
+from triton_repo.launch.ports import free_ports
+from triton_repo.launch.triton import LaunchConfig, Triton
 
 pytestmark = pytest.mark.triton
 
@@ -381,7 +385,7 @@ def test_sixteen_streams_at_once_get_their_own_tokens(triton: Triton) -> None:
     assert found == [list(range(first + 1, first + 91)) for first in firsts]
 
 
-def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
@@ -401,7 +405,7 @@ def open_stream(connection: Any, first: int, request_id: str) -> list[int]:
     connection.start_stream(note)
     asked = of_ids([first], 10**6, streaming=yes())
     connection.async_stream_infer(MODEL, tensors(asked), request_id=request_id)
-    assert begun.wait(20)
+    assert begun.wait(60)
     return found
 
 
@@ -486,21 +490,19 @@ def check_openai(openai: OpenAI, tokenizer: Tokenizer) -> None:
 @contextmanager
 def proxy(repository: Path, triton: Triton) -> Iterator[str]:
     """`trtbuild serve --only proxy` before this Triton."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports("127.0.0.1", 1)
     command = ["serve", str(repository), "--only", "proxy", "--triton", triton.grpc_address]
     process = subprocess.Popen(
         [sys.executable, "-m", "trtbuild", *command, "--port", str(port)],
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: process.poll() is not None or answers(f"{url}/health"), 60)
+        until(lambda: process.poll() is not None or answers(f"{url}/health"), 120)
         assert process.poll() is None
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def answers(url: str) -> bool:
@@ -537,3 +539,35 @@ def test_a_tensorrt_llm_that_is_too_old_is_refused(tiny_tokenizer: Path, tmp_pat
 def start(repository: Path) -> None:
     with Triton(LaunchConfig(repository=repository, log_path=repository.with_name("log"))):
         pass
+
+
+async def test_the_proxys_requests_are_honoured_by_their_one_table(triton: Triton) -> None:
+    served = ServedModel(
+        name="m", tokenizer_dir=Path(), max_seq_len=128, kind="llmapi", vocab_size=VOCAB
+    )
+    proxy = TritonBackend(ServerConfig(triton_addresses=(triton.grpc_address,), models=(served,)))
+
+    async def answer(**values: Any) -> list[Tokens]:
+        asked = {"model": MODEL, "request_id": "r", "input_ids": [10, 11], "max_tokens": 5}
+        stream = proxy.generate(GenerateRequest(**{**asked, "end_id": EOS, "seed": 7, **values}))
+        found: list[Tokens] = []
+        while batch := await next_batch(stream):
+            found += batch
+        return found
+
+    try:
+        plain = await answer(log_probs=True, stop_ids=(300,))
+        ids = [token for tokens in plain for token in tokens.ids]
+        assert len(ids) == 5
+        assert len([value for tokens in plain for value in tokens.log_probs]) == 5
+        assert plain[-1].perf is not None
+        several = await answer(sequences=2)
+        assert {tokens.sequence for tokens in several} == {0, 1}
+        [told] = await answer(top_log_probs=1, prompt_log_probs=1)
+        assert [top[0][0] for top in told.top] == list(told.ids) == ids
+        assert len(told.prompt) == 1
+        beams = await answer(beams=BeamSearch(width=2))
+        assert [tokens.sequence for tokens in beams] == [0, 1]
+        await answer(guide=Guide(kind="json"), adapter_id=1, logit_bias={5: 1.0})
+    finally:
+        await proxy.close()

@@ -273,7 +273,7 @@ def test_the_executor_lets_go_of_an_adapter_when_its_answer_is_out(
             executor.submit(request, answer)
             assert answer.done.wait(60)
             del request, adapter
-            assert within_seconds(10, lambda: freed(cache, one))
+            assert within_seconds(60, lambda: freed(cache, one))
     finally:
         executor.close()
 

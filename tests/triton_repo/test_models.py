@@ -13,11 +13,11 @@ from tiny_engine import make_engine
 from triton_repo import engine as engines
 from triton_repo.contract import MODELS, contract
 from triton_repo.engine import Engine
-from triton_repo.launch import Triton
+from triton_repo.launch.triton import Triton
 from triton_repo.models import builders
 from triton_repo.models.pbtxt import from_text, set_parameters, to_text
 from triton_repo.names import Names
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 PROMPT = "the  whole\n of it, two  spaces"
 

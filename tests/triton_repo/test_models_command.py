@@ -18,7 +18,7 @@ from builder.errors import LaunchError
 from triton_repo.contract import MODELS
 from triton_repo.control.access import Access
 from triton_repo.control.client import Control, ModelVersion
-from triton_repo.launch import LaunchConfig, Triton, default_log
+from triton_repo.launch.triton import LaunchConfig, Triton, default_log
 from triton_repo.layout import write_repository
 from trtbuild.commands import models as commands
 from trtbuild.commands.models import models as command

@@ -12,11 +12,11 @@ import pytest
 from tiny_engine import make_engine
 
 from builder.errors import ArtifactError, LaunchError
-from triton_repo import placement
-from triton_repo.command import LaunchConfig, environment
+from triton_repo.launch import placement
+from triton_repo.launch.command import LaunchConfig, environment
+from triton_repo.launch.placement import Form, Placement
 from triton_repo.layout import Part, write_parts, write_repository
-from triton_repo.options import RepositoryOptions
-from triton_repo.placement import Form, Placement
+from triton_repo.settings.options import RepositoryOptions
 
 ENGINE = ("rank0.engine",)
 
@@ -29,6 +29,20 @@ def engine(folder: Path, world_size: int = 1) -> Path:
     config["pretrained_config"]["mapping"] = {"world_size": world_size, "tp_size": world_size}
     (made / "config.json").write_text(json.dumps(config))
     return made
+
+
+def write_divided(folder: Path) -> Path:
+    """A repository of the engines a and b, each of two ranks on two GPUs of its own."""
+    parts = [
+        Part(
+            engine=engine(folder / name, 2),
+            name=name,
+            options=RepositoryOptions(gpu_device_ids=(gpus,)),
+        )
+        for name, gpus in (("a", (0, 1)), ("b", (2, 3)))
+    ]
+    write_parts(parts, folder / "repo")
+    return folder / "repo"
 
 
 def one(**fields: object) -> Placement:
@@ -143,16 +157,7 @@ def test_placements_are_read_from_the_repository(tmp_path: Path) -> None:
 
 
 def test_several_engines_of_several_ranks_are_an_orchestrators(tmp_path: Path) -> None:
-    parts = [
-        Part(
-            engine=engine(tmp_path / name, 2),
-            name=name,
-            options=RepositoryOptions(gpu_device_ids=(gpus,)),
-        )
-        for name, gpus in (("a", (0, 1)), ("b", (2, 3)))
-    ]
-    write_parts(parts, tmp_path / "repo")
-    found = placement.read(tmp_path / "repo")
+    found = placement.read(write_divided(tmp_path))
     placement.check(found, 4, share=False, say=print)
     models = ("a_tensorrt_llm", "b_tensorrt_llm")
     assert placement.form_of(found) == Form(orchestrator=True, engine_models=models)

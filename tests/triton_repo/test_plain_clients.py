@@ -19,9 +19,9 @@ from tiny_engine import byte_level_tokenizer, sentencepiece_tokenizer
 from tokenizers import Tokenizer
 from tritonclient.utils import InferenceServerException
 
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 pytestmark = pytest.mark.triton
 

@@ -18,9 +18,9 @@ from tiny_engine import (
 from tokenizers import Tokenizer
 from tritonclient.utils import InferenceServerException
 
-from triton_repo.launch import Triton
-from triton_repo.options import RepositoryOptions
+from triton_repo.launch.triton import Triton
 from triton_repo.runtime.token_rows import token_rows
+from triton_repo.settings.options import RepositoryOptions
 
 KINDS = [byte_level_tokenizer, sentencepiece_tokenizer]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from builder.errors import LaunchError
-from triton_repo import preflight
-from triton_repo.ports import free_ports
+from triton_repo.launch import preflight
+from triton_repo.launch.ports import free_ports
 
 MIB = 1 << 20
 

@@ -21,7 +21,7 @@ from tiny_engine import (
 )
 from tokenizers import Tokenizer
 
-from triton_repo.launch import Triton
+from triton_repo.launch.triton import Triton
 
 if TYPE_CHECKING:
     from triton_repo.runtime.preprocessing_tensors import Preprocessor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mpirun as stand_in
@@ -25,10 +26,10 @@ from running import stream
 from tiny_engine import make_engine
 
 from builder.errors import LaunchError, MissingToolError
-from triton_repo import preflight, processes, ranks
-from triton_repo.binary import TritonServer
-from triton_repo.command import LaunchConfig, Ports, arguments
-from triton_repo.launch import Triton
+from triton_repo.launch import preflight, processes, ranks
+from triton_repo.launch.binary import TritonServer
+from triton_repo.launch.command import LaunchConfig, Ports, arguments
+from triton_repo.launch.triton import Triton
 from triton_repo.layout import write_repository
 
 # A rank that isn't the leader stays in its load until it is ended, as NVIDIA's backend has it stay.
@@ -85,15 +86,23 @@ def events() -> list[str]:
     return []
 
 
+def lone_engine(folder: Path) -> Path:
+    """A repository of `tensorrt_llm` alone, which starts and ends the sooner."""
+    write_repository(make_engine(folder / "engine"), folder / "repo")
+    for model in (folder / "repo").iterdir():
+        if model.is_dir() and model.name != "tensorrt_llm":
+            shutil.rmtree(model)
+    return folder / "repo"
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> LaunchConfig:
-    write_repository(make_engine(tmp_path / "engine"), tmp_path / "repo")
     return LaunchConfig(
-        repository=tmp_path / "repo",
+        repository=lone_engine(tmp_path),
         log_path=tmp_path / "triton.log",
         python_backends={"tensorrtllm": BACKEND},
         world_size=2,
-        grace_s=2,
+        grace_s=1,
         backoff_s=0.1,
     )
 
@@ -111,7 +120,7 @@ def ranks_of(triton: Triton) -> dict[int, int]:
     return found
 
 
-def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it didn't happen in time"
@@ -130,16 +139,17 @@ def answers(triton: Triton) -> bool:
 
 @pytest.mark.triton
 def test_two_ranks_serve_as_one_and_leave_nothing_behind(
-    triton: Triton, config: LaunchConfig
+    either_mpirun: Path, config: LaunchConfig
 ) -> None:
-    assert answers(triton)
-    before = set(Path(tempfile.gettempdir()).glob("ompi.*"))
-    old = ranks_of(triton)
-    assert set(old) == {0, 1}
-    assert triton.pid == old[0]
-    prefix = Path(f"/proc/{old[0]}/cmdline").read_text().partition("region-prefix-name=")[2][:22]
-    assert processes.mentioning(prefix)
-    triton.stop()
+    with Triton(replace(config, grace_s=5)) as triton:
+        assert answers(triton)
+        before = set(Path(tempfile.gettempdir()).glob("ompi.*"))
+        old = ranks_of(triton)
+        assert set(old) == {0, 1}
+        assert triton.pid == old[0]
+        command = Path(f"/proc/{old[0]}/cmdline").read_text()
+        prefix = command.partition("region-prefix-name=")[2][:22]
+        assert processes.mentioning(prefix)
     assert not processes.mentioning(prefix)
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
     assert set(Path(tempfile.gettempdir()).glob("ompi.*")) <= before

@@ -10,13 +10,14 @@ from tiny_engine import engine_config, make_engine
 
 from builder.errors import LimitError
 from triton_repo import engine as engines
-from triton_repo import rules
 from triton_repo.engine import Engine
 from triton_repo.models import builders
 from triton_repo.models.pbtxt import BEYOND
 from triton_repo.models.tensorrt_llm import REQUIRED
 from triton_repo.names import Names
-from triton_repo.options import (
+from triton_repo.runtime.tensorrtllm_parameters import UNUSED
+from triton_repo.settings import rules
+from triton_repo.settings.options import (
     GROUPS,
     SETTINGS,
     UNREACHABLE,
@@ -24,7 +25,6 @@ from triton_repo.options import (
     by_any_name,
     with_words,
 )
-from triton_repo.runtime.tensorrtllm_parameters import UNUSED
 
 UPSTREAM: dict[str, Any] = json.loads(
     Path(__file__).with_name("upstream_models.json").read_text(encoding="utf-8")

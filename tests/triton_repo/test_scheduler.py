@@ -83,6 +83,26 @@ def test_the_youngest_gives_way_when_blocks_run_out_and_comes_back() -> None:
     assert one.blocks.free == 4
 
 
+def test_a_prompt_that_waits_for_room_is_looked_up_again_only_when_blocks_have_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = scheduler(blocks=11)
+    running, waiting = asked(4, answer=16), asked(40, first=100)
+    for group in (running, waiting):
+        one.add(group)
+    looked = []
+    match = one.blocks.match_prefix
+    monkeypatch.setattr(one.blocks, "match_prefix", lambda s: (looked.append(s), match(s)))
+    steps = 0
+    while not waiting.running:
+        step(one)
+        steps += 1
+    # the running answer takes a block, or fills one, every fourth step
+    assert steps == running.request.max_tokens + 1
+    assert waiting.sequences[0] in looked
+    assert len(looked) < steps * 3 / 4
+
+
 def test_guaranteed_no_evict_never_preempts() -> None:
     one = scheduler(blocks=4, no_evict=True)
     old, young = asked(4, answer=9), asked(7, answer=6, first=50)

@@ -20,11 +20,17 @@ from tritonclient.utils import InferenceServerException
 from builder.errors import ArtifactError, LaunchError
 from server.backend.triton import TritonBackend
 from server.config import ServedModel, ServerConfig, TritonTls
-from triton_repo import security
 from triton_repo.control import access
 from triton_repo.control.client import Control
-from triton_repo.launch import LaunchConfig, Triton
-from triton_repo.security import ADMIN_HEADER, GRPC_ADMIN_HEADER, ServerTls, is_loopback, new_key
+from triton_repo.launch import security
+from triton_repo.launch.security import (
+    ADMIN_HEADER,
+    GRPC_ADMIN_HEADER,
+    ServerTls,
+    is_loopback,
+    new_key,
+)
+from triton_repo.launch.triton import LaunchConfig, Triton
 
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
@@ -159,15 +165,17 @@ async def test_the_proxy_reaches_a_triton_with_tls_and_nobody_does_without(
         async def reaches(client: TritonTls | None) -> bool:
             backend = TritonBackend(
                 ServerConfig(
-                    triton_address=triton.grpc_address,
-                    model=ServedModel(
-                        name="echo", tokenizer_dir=Path(), max_seq_len=1, triton_model="echo"
+                    triton_addresses=(triton.grpc_address,),
+                    models=(
+                        ServedModel(
+                            name="echo", tokenizer_dir=Path(), max_seq_len=1, triton_model="echo"
+                        ),
                     ),
                     triton_tls=client,
                 )
             )
             try:
-                return await backend.ready()
+                return await backend.ready("echo")
             finally:
                 await backend.close()
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from test_placement import engine
+from test_placement import write_divided
 from tiny_engine import make_engine
 
 from builder.errors import LaunchError
-from triton_repo.layout import Part, write_parts, write_repository
-from triton_repo.options import RepositoryOptions
+from triton_repo.layout import write_repository
 from trtbuild import endpoint
 from trtbuild.commands.serve import serve
 
@@ -109,16 +108,7 @@ def test_a_dry_run_of_several_engines_shows_the_orchestrator(
     for program in ("mpirun", "tritonserver"):
         (tmp_path / "bin" / program).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    parts = [
-        Part(
-            engine=engine(tmp_path / name, 2),
-            name=name,
-            options=RepositoryOptions(gpu_device_ids=(gpus,)),
-        )
-        for name, gpus in (("a", (0, 1)), ("b", (2, 3)))
-    ]
-    write_parts(parts, tmp_path / "repo")
-    words = shlex.split(run(tmp_path / "repo", "--dry-run").stdout)
+    words = shlex.split(run(write_divided(tmp_path), "--dry-run").stdout)
     before = words[3 : words.index(str(tmp_path / "bin" / "mpirun"))]
     assert {
         "TRTLLM_ORCHESTRATOR=1",

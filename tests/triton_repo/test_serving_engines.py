@@ -16,10 +16,10 @@ from tiny_engine import make_engine
 
 from builder import fit, machine
 from builder.errors import LaunchError
-from triton_repo import preflight
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch import preflight
+from triton_repo.launch.ports import free_ports
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
-from triton_repo.ports import free_ports
 from trtbuild import endpoint
 
 

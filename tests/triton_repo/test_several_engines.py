@@ -17,7 +17,7 @@ from triton_repo.contract import MODELS
 from triton_repo.layout import Part
 from triton_repo.lint import lint
 from triton_repo.models.pbtxt import from_text
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 DRAFTING = {"speculative_decoding_mode": 2, "max_draft_len": 8}
 """Of an engine that verifies drafts; 2 is draft_tokens_external."""

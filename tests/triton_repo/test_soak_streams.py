@@ -31,6 +31,11 @@ def test_a_crowd_of_streams_gets_its_own_tokens_and_leaves_nothing_behind(tmp_pa
     assert told["violations"] == []
     assert run.returncode == 0
     assert set(told["kinds"]) >= {"greedy", "stop words", "end id", "sampled", "log probs"}
+    assert set(told["kinds"]) >= {
+        "adapter",
+        "ensemble, whole",
+        "tensorrt_llm_bls, stream, stop string",
+    }
     assert all(kind["right"] for kind in told["kinds"].values())
     assert told["waiting"]["answered"] == 1000
     assert told["waiting"]["most_blocks_used"] <= told["waiting"]["blocks"]

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -31,17 +31,17 @@ from triton_repo.control import access
 from triton_repo.control.client import Control, ModelVersion
 from triton_repo.control.sets import load_order
 from triton_repo.control.swap import swap
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import Part, describe, write_parts, write_repository
 from triton_repo.models.pbtxt import from_text
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 PROMPT = [9, 31, 7]
 LINEAR = "model.layers.0.self_attn.o_proj"
 
 
-def tokens(triton: Triton, count: int) -> list[int]:
-    """The greedy answer to PROMPT, streamed."""
+def tokens(triton: Triton, count: int, begun: Callable[[], object] = bool) -> list[int]:
+    """The greedy answer to PROMPT, streamed; `begun` is called when some of it has come."""
     request = {
         "input_ids": np.array([PROMPT], np.int32),
         "input_lengths": np.array([[len(PROMPT)]], np.int32),
@@ -49,7 +49,7 @@ def tokens(triton: Triton, count: int) -> list[int]:
         "end_id": np.array([[-1]], np.int32),
         "streaming": np.array([[True]]),
     }
-    responses = stream(triton, "tensorrt_llm", request)
+    responses = stream(triton, "tensorrt_llm", request, begun=begun)
     return [int(t) for r in responses for t in r.as_numpy("output_ids").reshape(-1)]
 
 
@@ -64,7 +64,7 @@ def text(triton: Triton) -> str:
 
 def status(triton: Triton, path: str) -> int:
     try:
-        with urlopen(f"http://{triton.http_address}{path}", timeout=10) as response:
+        with urlopen(f"http://{triton.http_address}{path}", timeout=60) as response:
             return int(response.status)
     except OSError as error:
         return int(getattr(error, "code", 0))

@@ -16,7 +16,7 @@ from running import stream, tensors
 from tritonclient import grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
-from triton_repo.launch import Triton
+from triton_repo.launch.triton import Triton
 
 pytestmark = pytest.mark.triton
 

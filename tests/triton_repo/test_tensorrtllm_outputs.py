@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from tritonclient.utils import InferenceServerException
 
 from builder.targets.tensorrt_llm.flags import LORA_MODULES
-from triton_repo.launch import Triton
+from triton_repo.launch.triton import Triton
 
 pytestmark = pytest.mark.triton
 

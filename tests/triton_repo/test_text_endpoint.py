@@ -9,7 +9,7 @@ from plain_clients import generate
 from tiny_engine import ECHO_BACKEND, make_engine
 
 from builder.errors import LaunchError
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
 from triton_repo.models.pbtxt import from_text, to_text
 

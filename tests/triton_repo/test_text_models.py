@@ -21,7 +21,7 @@ from tiny_engine import EngineOf
 from transformers import AutoTokenizer
 
 from text.tokenizer_folder import TokenizerFolder
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import Part, write_parts
 
 pytestmark = pytest.mark.triton
@@ -75,15 +75,31 @@ def test_an_answer_may_begin_with_its_prompt(triton: Triton) -> None:
         assert both["text_output"] == prompt + alone
 
 
-def test_a_clients_own_fault_is_told_as_such_by_every_model(triton: Triton) -> None:
-    for model in ("right_ensemble", "right_tensorrt_llm_bls"):
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"guided_decoding_guide": "[", "guided_decoding_guide_type": "regex"}, "guide"),
+        ({"lora_task_id": 3}, "lora_task_id"),
+    ],
+)
+def test_a_clients_own_fault_is_told_as_such_by_every_model(
+    triton: Triton, fault: dict[str, Any], says: str
+) -> None:
+    text = {"text_input": "a", "max_tokens": 3}
+    ids = {"input_ids": [5], "input_lengths": 1, "request_output_len": 3}
+    for model, whole in (
+        ("right_ensemble", text),
+        ("right_tensorrt_llm_bls", text),
+        ("right_tensorrt_llm", ids),
+    ):
         connection = HTTPConnection(triton.http_address, timeout=60)
-        body = {"text_input": "a", "max_tokens": 3, "temperature": -1.0}
+        body = {**whole, **fault}
         connection.request("POST", f"/v2/models/{model}/generate", body=json.dumps(body))
         response = connection.getresponse()
         said = response.read().decode()
         connection.close()
-        assert (response.status, "temperature" in said) == (400, True), said
+        assert (response.status, says in said) == (400, True), said
 
 
 def test_how_many_drafts_were_right_is_told(triton: Triton) -> None:
@@ -161,23 +177,24 @@ def test_a_conversation_is_rendered_by_the_models_template(triton: Triton, engin
 
 
 def _by_ids(triton: Triton, engine: Path, ids: list[int]) -> str:
-    folder = TokenizerFolder(engine)
-    (result,) = stream(
-        triton,
-        "right_tensorrt_llm",
-        {
-            "input_ids": np.array([ids], np.int32),
-            "input_lengths": np.array([[len(ids)]], np.int32),
-            "request_output_len": np.array([[TOKENS]], np.int32),
-            "end_id": np.array([[folder.eos_ids[0]]], np.int32),
-            "runtime_top_k": np.array([[1]], np.int32),
-            "exclude_input_in_output": np.array([[True]]),
-        },
-    )
+    result = _of_engine(triton, engine, ids, runtime_top_k=np.array([[1]], np.int32))
     length = result.as_numpy("sequence_length")[0, 0]
     found = result.as_numpy("output_ids")[0, 0][:length].tolist()
-    text: str = folder.tokenizer.decode(found, skip_special_tokens=True)
+    text: str = TokenizerFolder(engine).tokenizer.decode(found, skip_special_tokens=True)
     return text
+
+
+def _of_engine(triton: Triton, engine: Path, ids: list[int], **more: np.ndarray) -> Any:
+    """The engine's own one response to token ids."""
+    inputs = {
+        "input_ids": np.array([ids], np.int32),
+        "input_lengths": np.array([[len(ids)]], np.int32),
+        "request_output_len": np.array([[TOKENS]], np.int32),
+        "end_id": np.array([[TokenizerFolder(engine).eos_ids[0]]], np.int32),
+        "exclude_input_in_output": np.array([[True]]),
+    }
+    (result,) = stream(triton, "right_tensorrt_llm", {**inputs, **more})
+    return result
 
 
 def test_several_sequences_are_told_apart(triton: Triton) -> None:
@@ -204,20 +221,8 @@ def test_several_sequences_are_told_apart(triton: Triton) -> None:
 def test_every_beam_has_its_text_and_its_score(triton: Triton, engine: Path) -> None:
     folder = TokenizerFolder(engine)
     ids = folder.tokenizer.encode(PROMPTS[0]).ids
-    beams = np.array([[3]], np.int32)
-    (own,) = stream(
-        triton,
-        "right_tensorrt_llm",
-        {
-            "input_ids": np.array([ids], np.int32),
-            "input_lengths": np.array([[len(ids)]], np.int32),
-            "request_output_len": np.array([[TOKENS]], np.int32),
-            "end_id": np.array([[folder.eos_ids[0]]], np.int32),
-            "beam_width": beams,
-            "return_log_probs": np.array([[True]]),
-            "exclude_input_in_output": np.array([[True]]),
-        },
-    )
+    more = {"beam_width": np.array([[3]], np.int32), "return_log_probs": np.array([[True]])}
+    own = _of_engine(triton, engine, ids, **more)
     pairs = zip(own.as_numpy("output_ids")[0], own.as_numpy("sequence_length")[0], strict=True)
     found = [row[:length].tolist() for row, length in pairs]
     expected = [folder.tokenizer.decode(row, skip_special_tokens=True) for row in found]

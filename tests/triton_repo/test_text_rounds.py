@@ -11,7 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_engine import byte_level_tokenizer
 
+from text.answer import Ends
+from text.detokenizer import TokenTable
+from triton_repo.runtime.text_model.answers import Answers
 from triton_repo.runtime.text_model.calls import _refusal
 from triton_repo.runtime.text_model.request import Array, CallError, Tensors, read
 from triton_repo.runtime.text_model.speculation import Speculation
@@ -36,17 +40,19 @@ class Scripted:
 
     async def generate(
         self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]
-    ) -> AsyncGenerator[Tensors, None]:
+    ) -> AsyncGenerator[list[Tensors], None]:
         if model == "draft" and not self.drafts:
             raise CallError("prompt length 9 exceeds the engine's limit", "INVALID_ARGUMENT")
         if model == "target":
             self.rounds.append(inputs)
         done = inputs["input_ids"].shape[1] - 2
         said = self.answer[done:][: int(inputs["request_output_len"][0, 0])]
-        yield {
-            "output_ids": np.array([[said]], np.int32),
-            "sequence_length": np.array([[len(said)]], np.int32),
-        }
+        yield [
+            {
+                "output_ids": np.array([[said]], np.int32),
+                "sequence_length": np.array([[len(said)]], np.int32),
+            }
+        ]
 
 
 def tokens(engines: Scripted, **more: Any) -> list[int]:
@@ -63,7 +69,12 @@ def tokens(engines: Scripted, **more: Any) -> list[int]:
     )
 
     async def run() -> list[int]:
-        return [int(i) async for each in speculation.rounds() for i in each["output_ids"].flat]
+        return [
+            int(token)
+            async for come in speculation.rounds()
+            for each in come
+            for token in each["output_ids"].flat
+        ]
 
     return asyncio.run(run())
 
@@ -116,9 +127,35 @@ def test_with_min_tokens_we_end_the_engine_which_is_told_of_one_end_only() -> No
         ("temperature must lie between 0 and 100: found -1", "INVALID_ARGUMENT"),
         ("temperature: must be positive", "INVALID_ARGUMENT"),
         ("prompt length 600 exceeds the engine's limit", "INVALID_ARGUMENT"),
+        ("Cannot process new request: LoRA task 3 not found in cache", "INVALID_ARGUMENT"),
         ("Maximum queue size of 3 has been reached", "UNAVAILABLE"),
         ("the worker has died", "INTERNAL"),
     ],
 )
 def test_a_clients_own_fault_is_told_as_such(said: str, code: str) -> None:
-    assert _refusal(said, {"temperature": np.array([[-1]])}).code == code
+    assert _refusal(said).code == code
+
+
+@pytest.mark.parametrize(("stop", "text", "count"), [((), "abcdefgh", 8), (("ef",), "abcd", 6)])
+def test_tokens_that_have_piled_up_leave_as_one_and_count_up_to_the_end(
+    stop: tuple[str, ...], text: str, count: int
+) -> None:
+    tokenizer = byte_level_tokenizer()
+    one = np.array([[1]], np.int32)
+    come = [
+        {
+            "output_ids": np.array([[[token]]], np.int32),
+            "sequence_length": one,
+            "num_output_tokens": one,
+        }
+        for token in tokenizer.encode("abcdefgh", add_special_tokens=False).ids
+    ]
+    asked = read(request(stream=[True]), drafting=False, exclude_input=True, parts=True)
+    ends = Ends(stops=stop, max_tokens=LIMIT)
+    answers = Answers(
+        asked, TokenTable(tokenizer), [ends], [], skip_special_tokens=True, accumulate=False
+    )
+    (told,) = answers.take(come)
+    assert told["text_output"][0, 0].decode() == text
+    assert told["num_output_tokens"].tolist() == [[count]]
+    assert answers.finished

@@ -15,10 +15,10 @@ from repeating_engine import endings, repeating_triton
 from running import client, stream, tensors, text
 from tritonclient.utils import InferenceServerException
 
-from triton_repo import processes
 from triton_repo.control import access
 from triton_repo.control.client import Control
-from triton_repo.launch import Triton
+from triton_repo.launch import processes
+from triton_repo.launch.triton import Triton
 
 pytestmark = pytest.mark.triton
 
@@ -50,7 +50,7 @@ def told(results: list[Any]) -> tuple[str, str]:
 
 
 def soon(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     return condition()
@@ -68,7 +68,7 @@ def test_a_stop_string_ends_the_engines_work_too(
     assert soon(lambda: len(endings(triton)) > before)
     how, tokens = endings(triton)[-1]
     assert how == "cancelled"
-    assert tokens < 1000
+    assert tokens < LONG / 5
 
 
 def test_a_limit_ends_an_answer_by_length(triton: Triton) -> None:

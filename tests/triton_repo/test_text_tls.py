@@ -9,9 +9,9 @@ import trustme
 from plain_clients import generate
 from tiny_engine import ECHO_BACKEND, make_engine
 
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch.security import ServerTls
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
-from triton_repo.security import ServerTls
 
 pytestmark = [
     pytest.mark.triton,

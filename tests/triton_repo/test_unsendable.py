@@ -21,27 +21,30 @@ SCRIPT = """
     from pathlib import Path
     sys.path[:0] = {path!r}
     import numpy as np
-    from backend_repository import ask, inputs, one, serving
-    from running import stream
+    from backend_repository import inputs, one, serving
+    from running import infer, stream
 
     beams = dict(beam_width=one({beams}, np.int32), return_generation_logits=one(True, np.bool_))
 
-    def tell(triton):
+    def tell(triton, tokens, **more):
+        asked = inputs([5, 6, 7], tokens, **more)
         try:
-            return len(stream(triton, "tensorrt_llm", inputs([5, 6, 7], 400, **beams)))
+            if {decoupled}:
+                return len(stream(triton, "tensorrt_llm", asked))
+            return infer(triton, "tensorrt_llm", asked).as_numpy("output_ids").size
         except Exception as error:
             return str(error)
 
-    with serving(Path({engine!r}), Path({folder!r})) as triton:
-        found = {{"before": len(ask(triton, [5, 6, 7], 10))}}
+    with serving(Path({engine!r}), Path({folder!r}), decoupled={decoupled}) as triton:
+        found = {{"before": tell(triton, 10)}}
         with open("/dev/shm/full", "wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(4096))
             except OSError:
                 pass
-        found["full"] = tell(triton)
-        found["small"] = len(ask(triton, [5, 6, 7], 10))
+        found["full"] = tell(triton, 400, **beams)
+        found["small"] = tell(triton, 10)
         os.unlink("/dev/shm/full")
         found["same"] = triton.restarts == 0
     print(json.dumps(found))
@@ -53,18 +56,26 @@ def built(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
     return engine(tiny_models["llama"], tmp_path_factory.mktemp("unsendable"))
 
 
+@pytest.mark.parametrize("decoupled", [True, False])
 def test_an_answer_larger_than_the_shared_memory_is_an_error_and_others_go_on(
-    built: Path, tmp_path: Path
+    decoupled: bool, built: Path, tmp_path: Path
 ) -> None:
     """The logits of three beams of 400 tokens, 1.8 MB: more than Triton begins with."""
-    text = SCRIPT.format(path=sys.path, beams=BEAMS, engine=str(built), folder=str(tmp_path))
+    text = SCRIPT.format(
+        path=sys.path,
+        beams=BEAMS,
+        engine=str(built),
+        folder=str(tmp_path),
+        decoupled=decoupled,
+    )
     result: subprocess.CompletedProcess[str] = in_small_shm(
         12_288, sys.executable, "-c", textwrap.dedent(text)
     )
     found = json.loads(result.stdout or "{}")
     assert found, result.stderr
-    assert found["before"] == found["small"] == 10
-    assert "shared memory" in str(found["full"])
+    assert found["before"] == found["small"] == (1 if decoupled else 10)
+    # of a model that isn't decoupled, Triton takes one response, and no error in its place
+    assert ("shared memory" if decoupled else "expected a single response") in str(found["full"])
     assert found["same"]
 
 
@@ -73,6 +84,6 @@ def test_a_stop_of_a_model_that_is_not_decoupled_is_answered(built: Path, tmp_pa
         stop = inputs([5, 6, 7], 1, stop=one(True, np.bool_))
         with client(triton) as connection:
             result = connection.infer(
-                "tensorrt_llm", tensors(stop), request_id="a", client_timeout=20
+                "tensorrt_llm", tensors(stop), request_id="a", client_timeout=60
             )
         assert not result.get_response().outputs

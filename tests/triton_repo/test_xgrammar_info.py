@@ -13,7 +13,7 @@ from builder.errors import LimitError
 from triton_repo import layout, xgrammar_info
 from triton_repo.lint import lint
 from triton_repo.models.pbtxt import from_text
-from triton_repo.options import RepositoryOptions
+from triton_repo.settings.options import RepositoryOptions
 
 MAKERS = (byte_level, sentencepiece_like, byte_level_tokenizer, sentencepiece_tokenizer)
 

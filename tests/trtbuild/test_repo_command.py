@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from triton_repo.layout import describe
 from triton_repo.models.pbtxt import from_text
-from triton_repo.options import GROUPS, SETTINGS
+from triton_repo.settings.options import GROUPS, SETTINGS
 from trtbuild.cli import trtbuild
 
 

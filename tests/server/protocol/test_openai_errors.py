@@ -33,3 +33,8 @@ def test_an_unknown_kind_takes_its_nearest_row_else_internal() -> None:
 
     assert shape(Special("x")).status == 429
     assert shape(RequestError("x")).status == 500
+
+
+def test_what_an_error_echoes_of_a_request_is_bounded() -> None:
+    error = server.errors.InvalidRequestError("x" * 10**6, param="y" * 10**6)
+    assert len(render(error)) < 3000
