@@ -1,21 +1,22 @@
 """Many streams for minutes on a real Triton: no wrong token, no leak, no slot kept.
 
 `--streams` clients ask without a pause what `soaking.cases` makes up: greedy and sampled answers,
-limits, end ids, stop words, prompts of all sizes, and what else the engine knows; some are
-cancelled at once or midway, some stopped by request id, some refused. Each answer is held against
+limits, end ids, stop words, adapters, prompts of all sizes, and what else the engine knows, and of
+the models that take text whole texts and streams, with stop strings; some are cancelled at once or
+midway, some stopped by request id, some refused. Each answer is held against
 the one that the same server gave while nobody else asked. A greedy answer that leaves its way is
 settled by the engine's own logits at that place: a near tie (`soaking.judge.NEAR_TIE`) may change
 places with the company in a batch, anything else is a wrong token. Meanwhile memory, descriptors,
-threads and shared memory of tritonserver and its model's process are sampled: after a fifth of the
-time to warm up, memory may grow by 5 %. At the end every slot and KV block must be free. Then
+threads and shared memory of tritonserver and its models' processes are sampled: after `--warm-up`
+memory may grow by 5 %. At the end every slot and KV block must be free. Then
 `--waiting` requests are sent at once: each must be answered, in the same memory. Whether the model
 unloads in the end is told, not judged: Triton 2.51 keeps for ever a request whose stream its client
 cancelled just as the final response came, which a random cancel may do.
 
-    python benchmarks/soak.py [--minutes 5] [--streams 200] [--waiting 2000] [--engine DIR] [--json]
+    python benchmarks/soak.py [--minutes 5] [--warm-up 2] [--streams 200] [--waiting 2000] [--json]
 
-The engine is by default a tiny float32 one, with a KV cache for a part of its batch only, so that
-requests are preempted all the time. Exit code 1 on any violation.
+The engine (`--engine DIR` takes another) is a tiny float32 one, with a KV cache for a part of its
+batch only, so that requests are preempted all the time. Exit code 1 on any violation.
 """
 
 from __future__ import annotations
@@ -34,16 +35,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from soaking.cases import LONGEST, Answer, Case, Pool, ask, pool
+from soaking.cases import ADAPTERS, LONGEST, Answer, Case, Pool, ask, pool
 from soaking.judge import SHOWN, Verdict, settle
 from soaking.watch import Course, Watch, course
-from tiny_llama import tiny_engine
-from token_client import MODEL, TokenClient, request
+from tiny_llama import ADAPTER_RANK, tiny_adapter, tiny_engine
+from token_client import MODEL, TEXT_MODELS, TokenClient, request
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from builder.limits import LimitOptions
-from triton_repo import processes
-from triton_repo.launch import LaunchConfig, Triton
+from builder.targets.openvino_options import EngineOptions
+from triton_repo.launch import processes
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
 
 LIMITS = LimitOptions(max_batch_size=64, max_num_tokens=256, kv_cache_gib=0.005)
@@ -106,7 +108,7 @@ class Crowd:
             chance, case = rng.random(), rng.choice(self._pool.cases)
             if chance < REFUSED:
                 await self._guarded(self._refusal(rng.choice(self._pool.refused)))
-            elif chance < REFUSED + STOPPED:
+            elif chance < REFUSED + STOPPED and case.model == MODEL:
                 await self._guarded(self._stopped(case))
             elif chance < REFUSED + STOPPED + CANCELLED:
                 await self._guarded(self._whole(case, rng.choice([0, 1, rng.randint(1, LONGEST)])))
@@ -171,9 +173,9 @@ async def soak(triton: Triton, arguments: argparse.Namespace, vocab: int, longes
     say(f"{len(cases.cases)} answers are known; {arguments.streams} streams begin")
     watch = Watch(processes=watched(triton), metrics_address=triton.metrics_address)
     crowd, started = Crowd(client, cases, found), time.monotonic()
-    await crowd.run(arguments.streams, 60 * arguments.minutes)
+    await crowd.run(arguments.streams, 60 * (arguments.warm_up + arguments.minutes))
     found.seconds = time.monotonic() - started
-    grown(found, watch, 60 * arguments.minutes)
+    grown(found, watch, 60 * arguments.warm_up)
     await all_free(found, watch)
     if arguments.waiting:
         await wait_in_line(found, watch, crowd, arguments.waiting)
@@ -191,24 +193,27 @@ def watched(triton: Triton) -> dict[str, int]:
     """The processes that may not grow."""
     if triton.pid is None:
         raise RuntimeError("Triton has died")
-    [stub] = processes.stubs(triton.pid)
-    return {"tritonserver": triton.pid, "the model": stub.pid}
+    found = {"tritonserver": triton.pid}
+    for stub in processes.stubs(triton.pid):
+        command = Path(f"/proc/{stub.pid}/cmdline").read_text()
+        found[next((model for model in TEXT_MODELS if f"/{model}/" in command), MODEL)] = stub.pid
+    return found
 
 
-def grown(found: Found, watch: Watch, seconds: float) -> None:
+def grown(found: Found, watch: Watch, warm_up_s: float) -> None:
     """Note the courses of what was sampled, and what grew."""
     allowed = {"rss_bytes": GROWTH, "descriptors": 0.05, "threads": 0.05, "shm_bytes": 0.0}
     for name in watch.processes:
         for what, most in allowed.items():
             key = f"{what} of {name}"
-            seen = course(watch.samples, key, warm_up_s=seconds / 5)
+            seen = course(watch.samples, key, warm_up_s=warm_up_s)
             if seen is None:
                 found.violations.append(f"{key}: too few samples")
                 continue
             found.courses[key] = seen
             if seen.growth > most:
                 found.violations.append(f"{key} grew from {seen.first:g} to {seen.last:g}")
-    rss = "rss_bytes of the model"
+    rss = f"rss_bytes of {MODEL}"
     found.memory = [(sample.at_s, sample.numbers[rss]) for sample in watch.samples]
     for key in {key for sample in watch.samples for key in sample.numbers}:
         if key.startswith("nv_trt_llm"):
@@ -237,7 +242,7 @@ async def wait_in_line(found: Found, watch: Watch, crowd: Crowd, count: int) -> 
     seconds = time.monotonic() - started
     during, after = watch.samples[since:] or [before], watch.take()
     answered = sum(found.verdict.asked.values()) - asked
-    rss = "rss_bytes of the model"
+    rss = f"rss_bytes of {MODEL}"
     waiting, used = "waiting", "used"
     gauges = {
         short: max(sample.numbers.get(name, 0.0) for sample in during)
@@ -322,10 +327,10 @@ def table(told: Mapping[str, Any]) -> str:
         f"{told['requests']} requests in {told['seconds']:.0f} s "
         f"({told['requests_per_s']:.0f}/s, {told['tokens_per_s']:.0f} tokens/s), "
         f"{sum(told['refused'].values())} refused",
-        f"{'kind':20} {'asked':>7} {'right':>7} {'cancelled':>9} {'near ties':>9} {'draws':>6}",
+        f"{'kind':38} {'asked':>7} {'right':>7} {'cancelled':>9} {'near ties':>9} {'draws':>6}",
     ]
     lines += [
-        f"{kind:20} {row['asked']:7} {row['right']:7} {row['cancelled']:9} "
+        f"{kind:38} {row['asked']:7} {row['right']:7} {row['cancelled']:9} "
         f"{row['near_ties']:9} {row['near_draws']:6}"
         for kind, row in told["kinds"].items()
     ]
@@ -350,6 +355,7 @@ def main() -> None:
     """Soak, print, exit 1 on any violation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--warm-up", type=float, default=2.0, help="minutes, before those")
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--waiting", type=int, default=2000)
     parser.add_argument("--engine", type=Path, default=None, help="take this engine")
@@ -358,13 +364,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    engine = arguments.engine or tiny_engine(arguments.work, limits=LIMITS)
+    engine, adapters = arguments.engine, {}
+    if engine is None:
+        options = EngineOptions(max_beam_width=2, max_lora_rank=ADAPTER_RANK)
+        engine = tiny_engine(arguments.work, limits=LIMITS, options=options)
+        adapters = {
+            f"adapter{task_id}": tiny_adapter(arguments.work / f"adapter{task_id}", seed=task_id)
+            for task_id in ADAPTERS
+        }
     config = json.loads((engine / "config.json").read_text())
-    write_repository(engine, arguments.work / "repository")
+    write_repository(engine, arguments.work / "repository", adapters=adapters)
     launch = LaunchConfig(
         repository=arguments.work / "repository",
         log_path=arguments.work / "triton.log",
-        models=(MODEL,),
+        models=(MODEL, *TEXT_MODELS),
     )
     longest = min(400, config["build_config"]["max_seq_len"] - LONGEST - 8)
     with Triton(launch, on_event=say) as triton:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -18,8 +19,9 @@ from builder.dtypes import Array
 from builder.limits import LimitOptions
 from builder.safetensors_writer import Compute, PendingTensor, write
 from builder.targets.openvino import build
+from builder.targets.openvino_options import EngineOptions
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "vocab_size": 512,
@@ -36,17 +38,47 @@ CONFIG = {
     "torch_dtype": "float32",
     "eos_token_id": 511,
 }
+ADAPTER_RANK = 4
 _DEVIATION = 0.1
 
 
-def tiny_engine(work: Path, *, limits: LimitOptions | None = None) -> Path:
+def tiny_engine(
+    work: Path, *, limits: LimitOptions | None = None, options: EngineOptions | None = None
+) -> Path:
     """The float32 engine, made in `work` where it isn't there yet."""
     model = work / "model"
     if not (model / "tokenizer.json").exists():
         _write_model(model)
     convert(model, work / "checkpoint", options=ConvertOptions(dtype="float32"))
-    build(work / "checkpoint", work / "engine", options=limits or LimitOptions(kv_cache_gib=0.1))
+    build(
+        work / "checkpoint",
+        work / "engine",
+        options=limits or LimitOptions(kv_cache_gib=0.1),
+        engine=options or EngineOptions(),
+    )
     return work / "engine"
+
+
+def tiny_adapter(folder: Path, *, seed: int) -> Path:
+    """A LoRA adapter for it, in PEFT's form, that changes its answers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = {"peft_type": "LORA", "r": ADAPTER_RANK, "lora_alpha": 2 * ADAPTER_RANK}
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**fields, "target_modules": ["o_proj"]})
+    )
+    rng, size = np.random.default_rng(seed), CONFIG["hidden_size"]
+    tensors = []
+    for layer in range(CONFIG["num_hidden_layers"]):
+        for matrix, shape in (("A", (ADAPTER_RANK, size)), ("B", (size, ADAPTER_RANK))):
+            name = f"base_model.model.model.layers.{layer}.self_attn.o_proj.lora_{matrix}.weight"
+            array = (rng.standard_normal(shape) * _DEVIATION).astype(np.float32)
+            tensors.append(
+                PendingTensor(
+                    name=name, dtype="float32", shape=shape, segments=partial(_whole, array)
+                )
+            )
+    write(folder / "adapter_model.safetensors", tensors)
+    return folder
 
 
 def _write_model(folder: Path) -> None:

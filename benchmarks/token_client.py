@@ -1,4 +1,4 @@
-"""The least of a client of `tensorrt_llm`: gRPC's own stubs, bytes in, token ids out.
+"""The least of a client of a repository's models: gRPC's own stubs, bytes in, tokens or text out.
 
 It shares the machine with what it measures, so nothing here costs more than it must: requests are
 encoded before they are sent, no numpy, no tritonclient. A request is one bidirectional stream, as
@@ -16,6 +16,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 MODEL = "tensorrt_llm"
+TEXT_MODELS = ("ensemble", "tensorrt_llm_bls")
 _LETTERS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
 _TYPES = {
     "runtime_top_p": "FP32",
@@ -34,6 +35,9 @@ _TYPES = {
     "exclude_input_in_output": "BOOL",
     "guided_decoding_guide": "BYTES",
     "guided_decoding_guide_type": "BYTES",
+    "text_input": "BYTES",
+    "stop_words": "BYTES",
+    "stream": "BOOL",
 }
 """Input → Triton's type; the others are INT32."""
 _OPTIONS = (
@@ -42,7 +46,7 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
-Value = bool | int | float | str | Sequence[int] | Sequence[float] | Sequence[Sequence[int]]
+Value = bool | int | float | str | Sequence[str] | Sequence[float] | Sequence[Sequence[int]]
 
 
 class Answer(NamedTuple):
@@ -56,6 +60,11 @@ class Answer(NamedTuple):
     def token_ids(self) -> Sequence[int]:
         """The new tokens (of one sequence)."""
         return array("i", self.outputs.get("output_ids", b""))
+
+    @property
+    def text(self) -> str:
+        """The new text (of one sequence)."""
+        return self.outputs.get("text_output", b"")[4:].decode()
 
     def floats(self, name: str) -> Sequence[float]:
         """An output of FP32."""
@@ -75,9 +84,6 @@ def request(
     **inputs: Value,
 ) -> bytes:
     """A request on the wire. A list is a row, a list of lists a table of stop words or the like."""
-    infer = service_pb2.ModelInferRequest(model_name=MODEL, id=request_id)
-    # without it, Triton drops a final response that has no outputs
-    infer.parameters["triton_enable_empty_final_response"].bool_param = True
     given: dict[str, Value] = {
         "input_ids": input_ids,
         "input_lengths": len(input_ids),
@@ -86,6 +92,19 @@ def request(
         "exclude_input_in_output": True,
         **inputs,
     }
+    return _wire(MODEL, request_id, given, outputs)
+
+
+def text_request(model: str, text: str, max_tokens: int, **inputs: Value) -> bytes:
+    """A request to a model that takes text."""
+    given: dict[str, Value] = {"text_input": text, "max_tokens": max_tokens, **inputs}
+    return _wire(model, "", given, ("text_output", "finish_reason"))
+
+
+def _wire(model: str, request_id: str, given: Mapping[str, Value], outputs: Iterable[str]) -> bytes:
+    infer = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+    # without it, Triton drops a final response that has no outputs
+    infer.parameters["triton_enable_empty_final_response"].bool_param = True
     for name, value in given.items():
         datatype = _TYPES.get(name, "INT32")
         shape, raw = _tensor(datatype, value)
@@ -156,7 +175,10 @@ def _read(message: bytes) -> Answer:
 def _tensor(datatype: str, value: Value) -> tuple[list[int], bytes]:
     """The shape without the batch, and the little-endian bytes (as every machine here has)."""
     if isinstance(value, str):
-        return [1], struct.pack("<I", len(value.encode())) + value.encode()
+        value = [value]
+    if datatype == "BYTES":
+        encoded = [text.encode() for text in value]
+        return [len(encoded)], b"".join(struct.pack("<I", len(one)) + one for one in encoded)
     if isinstance(value, bool | int | float):
         return [1], struct.pack("<" + _LETTERS[datatype], value)
     rows: Any = value

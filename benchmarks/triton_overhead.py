@@ -38,12 +38,12 @@ from token_client import TokenClient, request
 from builder.convert import ConvertOptions, convert
 from builder.limits import LimitOptions
 from builder.targets.openvino import build
-from triton_repo import processes
 from triton_repo.executor.config import ExecutorConfig
 from triton_repo.executor.executor import Executor
 from triton_repo.executor.output import Output
 from triton_repo.executor.request import Request
-from triton_repo.launch import LaunchConfig, Triton
+from triton_repo.launch import processes
+from triton_repo.launch.triton import LaunchConfig, Triton
 from triton_repo.layout import write_repository
 
 CLIENTS = (1, 8, 32)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from token_client import TokenClient, request, words
+from token_client import MODEL, TEXT_MODELS, TokenClient, request, text_request, words
 
 LONGEST = 96
 """The most new tokens that a request asks for."""
 PROMPTS, OF_A_KIND = 64, 12
+ADAPTERS = (1, 2)
+"""The task ids of the engine's adapters."""
+_ADAPTED = 0.25
+"""The share of texts that ask for one."""
+_LONGEST_WORD = 3
+_LETTERS = "abc def, xyz. äöü 日本語 🙂\n"
 
 
 @dataclass(kw_only=True)
 class Answer:
-    """What came: tokens by sequence, log probabilities, the error that ended it ("" for none)."""
+    """What came: tokens by sequence, log probabilities, the error that ended it ("" for none).
+
+    A text's characters stand for tokens.
+    """
 
     tokens: dict[int, list[int]] = field(default_factory=dict)
     log_probs: list[float] = field(default_factory=list)
@@ -32,7 +41,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A request, and the answer to it. `greedy` answers can be told from a near tie."""
+    """A request, and the answer to it. `greedy` answers can be told from a near tie.
+
+    The `prompt` of a model that takes text is its characters.
+    """
 
     kind: str
     prompt: list[int]
@@ -41,9 +53,13 @@ class Case:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("output_ids", "sequence_length")
     greedy: bool = True
+    model: str = MODEL
 
     def wire(self, request_id: str = "") -> bytes:
         """The request as it is sent."""
+        if self.model != MODEL:
+            text = "".join(map(chr, self.prompt))
+            return text_request(self.model, text, self.max_tokens, **self.inputs)
         return request(
             self.prompt,
             self.max_tokens,
@@ -60,7 +76,7 @@ async def ask(client: TokenClient, wire: bytes, *, cut: int | None = None) -> An
     try:
         async for response in responses:
             found.error = response.error
-            ids = response.token_ids
+            ids = response.token_ids or [*map(ord, response.text)]
             if ids:
                 found.tokens.setdefault(response.number("sequence_index"), []).extend(ids)
                 found.log_probs.extend(response.floats("output_log_probs"))
@@ -113,6 +129,7 @@ async def pool(client: TokenClient, vocab: int, longest: int, seed: int) -> Pool
                 absent[kind] = case.expected.error
                 break
             cases.append(case)
+    cases += await texts(client, longest, rng, adapted="adapter" not in absent)
     return Pool(cases=cases, absent=absent, refused=_refused(vocab))
 
 
@@ -123,6 +140,46 @@ class Pool:
     cases: list[Case]
     absent: dict[str, str]
     refused: list[bytes]
+
+
+async def texts(
+    client: TokenClient, longest: int, rng: random.Random, *, adapted: bool
+) -> list[Case]:
+    """Cases of the models that take text: whole, streamed, cut at stop strings, with adapters.
+
+    What a stop string cuts off isn't asked for: it is cut here.
+    """
+    found: list[Case] = []
+    for number in range(4 * OF_A_KIND):
+        model, streaming = TEXT_MODELS[number % 2], number % 4 < 2
+        kind = f"{model}, {'stream' if streaming else 'whole'}"
+        inputs: dict[str, Any] = {"stream": streaming, "top_k": 1}
+        if adapted and rng.random() < _ADAPTED:
+            inputs["lora_task_id"] = rng.choice(ADAPTERS)
+        plain = Case(
+            kind=kind,
+            prompt=[ord(rng.choice(_LETTERS)) for _ in range(rng.randint(1, longest // 3))],
+            max_tokens=rng.randint(LONGEST // 2, LONGEST),
+            expected=Answer(),
+            inputs=inputs,
+            greedy=False,
+            model=model,
+        )
+        plain = replace(plain, expected=await ask(client, plain.wire()))
+        found.append(plain)
+        text = plain.expected.tokens.get(0, [])
+        if len(text) > _LONGEST_WORD:
+            stop = _word(text, rng)
+            rest = text[: _first(text, stop)]
+            found.append(
+                replace(
+                    plain,
+                    kind=f"{kind}, stop string",
+                    expected=Answer(tokens={0: rest} if rest else {}, over=True),
+                    inputs={**inputs, "stop_words": ["never this", "".join(map(chr, stop))]},
+                )
+            )
+    return found
 
 
 async def _plain(client: TokenClient, prompt: list[int]) -> Case:
@@ -167,7 +224,7 @@ def _cuts(plain: Case, rng: random.Random) -> list[Case]:
 
 
 def _word(answer: Sequence[int], rng: random.Random) -> list[int]:
-    size = rng.randint(1, 3)
+    size = rng.randint(1, _LONGEST_WORD)
     at = rng.randrange(len(answer) - size)
     return list(answer[at : at + size])
 
@@ -219,6 +276,10 @@ def _bias(base: Case, rng: random.Random, vocab: int) -> Made:
     return {"embedding_bias": bias}, (), True
 
 
+def _adapted(base: Case, rng: random.Random, vocab: int) -> Made:
+    return {"lora_task_id": rng.choice(ADAPTERS)}, (), True
+
+
 def _beams(base: Case, rng: random.Random, vocab: int) -> Made:
     return {"beam_width": 2, "streaming": False}, (), False
 
@@ -245,6 +306,7 @@ _KINDS = {
     "several sequences": _several,
     "bad words": _bad_words,
     "embedding bias": _bias,
+    "adapter": _adapted,
     "beams": _beams,
     "guided": _guided,
     "draft tokens": _drafted,
@@ -261,4 +323,6 @@ def _refused(vocab: int) -> list[bytes]:
         request([5, 6], 0),
         request([5, 6], 4, end_id=vocab),
         request([5, 6], 4, temperature=-1.0),
+        request([5, 6], 4, lora_task_id=max(ADAPTERS) + 1),
+        *(text_request(model, "ab", 4, temperature=-1.0) for model in TEXT_MODELS),
     ]
