@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -19,6 +18,7 @@ _WINDOW_BYTES: Final = frames.DEFAULT_WINDOW_BYTES
 """What the peer may send that isn't read: a reader that stops holds no more than this, or one
 message where that is larger."""
 _LOW_BYTES: Final = _WINDOW_BYTES // 2
+_NOTHING: Final = memoryview(b"")
 
 
 Listener = Callable[[], bool]
@@ -36,10 +36,6 @@ class Carrier(Protocol):
         """Send frames."""
         ...
 
-    def flush(self, call: Call) -> None:
-        """Send of a call's messages what the peer's windows allow."""
-        ...
-
     def reset(self, call: Call, code: int) -> None:
         """Tell the peer that a call is over."""
         ...
@@ -50,9 +46,10 @@ class Carrier(Protocol):
 
 
 class Call:
-    """A call under way. `messages` are those that came and weren't taken.
+    """A call under way, of one `message`. `messages` are those that came and weren't taken.
 
-    `fresh` is set with all that comes; who watches for silence clears it.
+    `outgoing` is what the peer's windows had no room for yet. `fresh` is set with all that comes;
+    who watches for silence clears it.
     """
 
     __slots__ = (
@@ -68,19 +65,17 @@ class Call:
         "id",
         "messages",
         "outgoing",
-        "outgoing_ends",
         "receive_window",
         "send_window",
     )
 
-    def __init__(self, connection: Carrier, number: int, send_window: int) -> None:
+    def __init__(self, connection: Carrier, number: int, send_window: int, message: bytes) -> None:
         self.id = number
         self.messages: list[bytes] = []
         self.ended = False
         self.error: CallError | None = None
         self.fresh = True
-        self.outgoing: deque[memoryview] = deque()
-        self.outgoing_ends = False
+        self.outgoing = memoryview(_PREFIX.pack(0, len(message)) + message)
         self.send_window = send_window
         self.receive_window = _WINDOW_BYTES
         self._connection = connection
@@ -90,13 +85,6 @@ class Call:
         self._head_seen = self._drops = False
 
     # -- for the caller
-
-    def send(self, message: bytes, *, last: bool) -> None:
-        """Send a message, as the peer's windows allow; after the `last` our side is closed."""
-        prefix = b"\0" + len(message).to_bytes(4, "big")
-        self.outgoing.append(memoryview(prefix + message))
-        self.outgoing_ends = last
-        self._connection.flush(self)
 
     def take(self) -> list[bytes]:
         """The messages that have come; they count as read."""
@@ -200,7 +188,7 @@ class Call:
         """The peer's side is closed; so is ours, with nobody left to read it."""
         if self._part and error is None:
             error = CallError(Status.INTERNAL, "the stream ended in the middle of a message")
-        if self.outgoing or not self.outgoing_ends:
+        if self.outgoing:
             self._connection.reset(self, frames.NO_ERROR)
         self.end(error)
 
@@ -209,7 +197,7 @@ class Call:
         if self.ended:
             return
         self.ended, self.error = True, error
-        self.outgoing.clear()
+        self.outgoing = _NOTHING
         self._part.clear()
         self._connection.forget(self)
         self._wake()

@@ -13,12 +13,14 @@ import math
 import ssl
 from collections import deque
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from server.backend.http2.address import Address
 from server.backend.http2.call import Call
 from server.backend.http2.connection import Connection
 from server.backend.http2.dial import dial
+from server.backend.http2.header_blocks import encoded
 from server.backend.http2.limits import Limits
 from server.backend.http2.status import CallError, Status
 
@@ -44,13 +46,15 @@ class Channel:
         self._wake = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         scheme = "https" if tls else "http"
-        self._fixed = (
-            (":method", "POST"),
-            (":scheme", scheme),
-            (":authority", str(address)),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            ("user-agent", "trtbuild"),
+        self._head = encoded(
+            (
+                (":method", "POST"),
+                (":scheme", scheme),
+                (":authority", str(address)),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+                ("user-agent", "trtbuild"),
+            )
         )
 
     @property
@@ -63,25 +67,25 @@ class Channel:
         if self._keeper is None:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
-    def begin(self, path: str, metadata: Mapping[str, str]) -> Call | None:
+    def begin(self, path: str, message: bytes, metadata: Mapping[str, str]) -> Call | None:
         """Begin a call now; None where `call` must be awaited."""
         if self._waiting:
             return None
         connection = self._free()
-        return None if connection is None else self._open(connection, path, metadata)
+        return None if connection is None else self._open(connection, path, message, metadata)
 
-    async def call(self, path: str, metadata: Mapping[str, str]) -> Call:
+    async def call(self, path: str, message: bytes, metadata: Mapping[str, str]) -> Call:
         """Begin a call as soon as a connection has room.
 
         Raises CallError, always `untaken`, when the server is away.
         """
         self.connect()
-        call = self.begin(path, metadata)
+        call = self.begin(path, message, metadata)
         while call is None:
             await self._change()
             connection = self._free()
             if connection is not None:
-                call = self._open(connection, path, metadata)
+                call = self._open(connection, path, message, metadata)
         if self._waiting and self._free() is not None:
             self._tell(1)  # one change may have made room for several
         return call
@@ -103,10 +107,9 @@ class Channel:
             raise CallError(Status.DEADLINE_EXCEEDED, found) from None
 
     async def _one(self, path: str, message: bytes, metadata: Mapping[str, str]) -> bytes:
-        call = await self.call(path, metadata)
+        call = await self.call(path, message, metadata)
         messages: list[bytes] = []
         try:
-            call.send(message, last=True)
             while not call.ended and len(messages) < 2:
                 await call.wait()
                 messages += call.take()
@@ -135,8 +138,13 @@ class Channel:
             connection.close()
         self._tell(len(self._waiting))
 
-    def _open(self, connection: Connection, path: str, metadata: Mapping[str, str]) -> Call:
-        return connection.open((*self._fixed, (":path", path), *metadata.items()))
+    def _open(
+        self, connection: Connection, path: str, message: bytes, metadata: Mapping[str, str]
+    ) -> Call:
+        block = _path_block(path) + self._head
+        if metadata:
+            block += encoded(metadata.items())
+        return connection.open(block, message)
 
     def _free(self) -> Connection | None:
         """The connection with room and the fewest calls."""
@@ -248,3 +256,8 @@ class Channel:
             return made
 
         return await asyncio.wait_for(greet(), self._limits.connect_seconds)
+
+
+@cache
+def _path_block(path: str) -> bytes:
+    return encoded([(":path", path)])

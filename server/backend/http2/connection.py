@@ -7,10 +7,8 @@ connection's own window is as good as endless: the bound on what isn't read is e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, cast
-
-import hpack
 
 from server.backend.http2 import frames
 from server.backend.http2.call import Call
@@ -20,8 +18,6 @@ from server.backend.http2.keepalive import Keepalive
 from server.backend.http2.limits import Limits
 from server.backend.http2.outgoing import Outgoing
 from server.backend.http2.status import CallError, Status
-
-Headers = Iterable[tuple[str, str]]
 
 _TOP_UP_BYTES: Final = 1 << 30
 _LAST_STREAM: Final = (1 << 31) - 3
@@ -49,7 +45,6 @@ class Connection(asyncio.Protocol):
         self._most_calls = frames.MOST_WINDOW_BYTES
         self.received_bytes = 0
         self._topped_up_bytes = 0
-        self._encoder = hpack.Encoder()
         self._outgoing = Outgoing(self.write)
         self._blocks = HeaderBlocks()
         self._keepalive: Keepalive | None = None
@@ -61,25 +56,21 @@ class Connection(asyncio.Protocol):
         """Whether a call can begin."""
         return self.usable and len(self.calls) < self._most_calls
 
-    def open(self, headers: Headers) -> Call:
-        """Begin a call, where there `has_room`; its messages go by `send`."""
-        call = Call(self, self._next_id, self._outgoing.first_window)
+    def open(self, block: bytes, message: bytes) -> Call:
+        """Begin a call with these headers (`header_blocks.encoded`), where there `has_room`."""
+        call = Call(self, self._next_id, self._outgoing.first_window, message)
         self._next_id += 2
         self.calls[call.id] = call
         if self._next_id > _LAST_STREAM:
             self._leave("all stream numbers are used")
-        block = self._encoder.encode(headers, huffman=False)
-        self.write(frames.headers(call.id, block, frame_bytes=self._outgoing.frame_bytes))
+        head = frames.headers(call.id, block, frame_bytes=self._outgoing.frame_bytes)
+        self._outgoing.flush(call, head)
         return call
 
     def write(self, data: bytes) -> None:
         """Send frames."""
         if self._transport is not None and not self.closed:
             self._transport.write(data)
-
-    def flush(self, call: Call) -> None:
-        """Send of a call's messages what the peer's windows allow."""
-        self._outgoing.flush(call)
 
     def reset(self, call: Call, code: int) -> None:
         """Tell the peer that a call is over."""
@@ -238,9 +229,7 @@ class Connection(asyncio.Protocol):
         self._changed()
 
     def _set(self, name: int, value: int) -> None:
-        if name == frames.HEADER_TABLE_SIZE:
-            self._encoder.header_table_size = min(value, 4096)
-        elif name == frames.MAX_CONCURRENT_STREAMS:
+        if name == frames.MAX_CONCURRENT_STREAMS:
             self._most_calls = value
         elif name == frames.MAX_FRAME_SIZE:
             self._outgoing.set_frame_bytes(value)
@@ -277,7 +266,7 @@ class Connection(asyncio.Protocol):
             self.reset(call, frames.FLOW_CONTROL_ERROR)
             call.end(CallError(Status.INTERNAL, "the peer sent a broken WINDOW_UPDATE"))
         else:
-            self.flush(call)
+            self._outgoing.flush(call)
 
     def _push_promise(self, flags: int, stream: int, payload: bytes) -> None:
         raise ProtocolError(frames.PROTOCOL_ERROR, "a PUSH_PROMISE, which was refused")

@@ -1,7 +1,8 @@
-"""The peer's headers, which may come in several frames, decoded."""
+"""Our headers encoded; the peer's, which may come in several frames, decoded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import hpack
@@ -11,6 +12,15 @@ from server.backend.http2.frames import ProtocolError
 
 MOST_BYTES: Final = 1 << 16
 """Of one block's headers, as we tell the peer."""
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> bytes:
+    """A block, or a part of one, that the peer's table learns nothing of: the same on every
+    connection, at any time."""
+    block: bytes = hpack.Encoder().encode(
+        [(name, value, True) for name, value in headers], huffman=False
+    )
+    return block
 
 
 class Block(NamedTuple):

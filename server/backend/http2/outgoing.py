@@ -1,4 +1,4 @@
-"""What one connection sends of its calls' messages: as much as the peer's windows allow."""
+"""What one connection sends of its calls: as much as the peer's windows allow."""
 
 from __future__ import annotations
 
@@ -22,24 +22,21 @@ class Outgoing:
         self._write = write
         self._blocked: dict[Call, None] = {}
 
-    def flush(self, call: Call) -> None:
-        """Send what a call has to send."""
-        parts: list[bytes] = []
-        while call.outgoing:
-            data = call.outgoing[0]
-            size = min(len(data), self.frame_bytes, call.send_window, self._window)
+    def flush(self, call: Call, head: bytes = b"") -> None:
+        """Send what a call has to send, behind its `head`; with the last of it our side closes."""
+        parts = [head] if head else []
+        left = call.outgoing
+        while left:
+            size = min(len(left), self.frame_bytes, call.send_window, self._window)
             if size <= 0:
                 self._blocked[call] = None  # one that is there keeps its place
                 break
-            if size == len(data):
-                call.outgoing.popleft()
-            else:
-                call.outgoing[0] = data[size:]
+            data, left = bytes(left[:size]), left[size:]
             call.send_window -= size
             self._window -= size
-            over = call.outgoing_ends and not call.outgoing
-            flags = frames.END_STREAM if over else 0
-            parts.append(frames.frame(frames.DATA, flags, call.id, bytes(data[:size])))
+            flags = 0 if left else frames.END_STREAM
+            parts.append(frames.frame(frames.DATA, flags, call.id, data))
+        call.outgoing = left
         if parts:
             self._write(b"".join(parts))
 

@@ -120,20 +120,14 @@ class TritonStream:
         endpoint = self._home.choose(self._request.model, self._tried)
         self._endpoint = endpoint
         endpoint.in_flight += 1
-        call = endpoint.channel.begin(messages.STREAM_PATH, self._metadata)
-        if call is not None:
-            self._send(call)
-
-    def _send(self, call: Call) -> None:
-        self._call = call
-        call.send(self._message, last=True)
+        self._call = endpoint.channel.begin(messages.STREAM_PATH, self._message, self._metadata)
 
     async def _connect(self) -> None:
         endpoint = self._endpoint
         if endpoint is None:  # it was given up
             return
         try:
-            call = await endpoint.channel.call(messages.STREAM_PATH, self._metadata)
+            call = await endpoint.channel.call(messages.STREAM_PATH, self._message, self._metadata)
         except CallError as error:
             if not self._over:
                 self._ended(error, elsewhere=True)
@@ -141,7 +135,7 @@ class TritonStream:
         if self._over:
             call.cancel()
         else:
-            self._send(call)
+            self._call = call
 
     async def _read_aside(self, found: list[bytes], take: Take) -> None:
         tokens: list[Tokens] = []

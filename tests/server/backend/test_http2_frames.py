@@ -282,10 +282,8 @@ async def test_a_message_larger_than_the_window_gets_room_when_all_before_it_is_
 async def test_requests_keep_to_the_peers_windows_and_frame_size() -> None:
     peer = Peer()
     peer.send(frames.settings({frames.INITIAL_WINDOW_SIZE: 20_000}))
-    call = peer.connection.open([(":method", "POST")])
-    peer.sent()
     body = random.Random(2).randbytes(100_000)
-    call.send(body, last=True)
+    peer.open(body)
     sent = bytearray()
 
     def collect() -> list[int]:
@@ -362,9 +360,7 @@ async def test_a_narrow_window_is_given_to_whoever_came_first_and_nobody_else_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     peer, asked = Peer(), 0
-    calls = [peer.connection.open([(":method", "POST")]) for _ in range(100)]
-    for call in calls:
-        call.send(bytes(2000), last=True)
+    calls = [peer.open(bytes(2000)) for _ in range(100)]
     flush = Outgoing.flush
 
     def counted(self: Outgoing, call: Call) -> None:

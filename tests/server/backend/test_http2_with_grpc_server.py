@@ -108,9 +108,7 @@ async def channel_to(echo: Echo, **values: Any) -> AsyncIterator[Channel]:
 
 
 async def ask(channel: Channel, *sizes: int) -> Call:
-    call = await channel.call(STREAM, {})
-    call.send(" ".join(map(str, sizes)).encode(), last=True)
-    return call
+    return await channel.call(STREAM, " ".join(map(str, sizes)).encode(), {})
 
 
 async def read(call: Call, count: int = 1 << 60) -> list[bytes]:
@@ -249,12 +247,10 @@ async def test_statuses_words_metadata_and_deadlines_arrive() -> None:
         with pytest.raises(CallError) as caught:
             await channel.unary("/test.Echo/Missing", b"", timeout_seconds=60)
         assert caught.value.status == Status.UNIMPLEMENTED
-        call = await channel.call(STREAM, {"tracestate": "x=" * 9_000})
-        call.send(b"", last=True)
+        call = await channel.call(STREAM, b"", {"tracestate": "x=" * 9_000})
         with pytest.raises(CallError):  # gRPC's server refuses headers of so many bytes
             await read(call)
-        call = await channel.call(STREAM, {"traceparent": "00-12-34-01"})
-        call.send(b"1", last=True)
+        call = await channel.call(STREAM, b"1", {"traceparent": "00-12-34-01"})
         await read(call)
         assert echo.metadata[-1]["traceparent"] == "00-12-34-01"
 
@@ -322,7 +318,7 @@ async def test_a_server_that_never_answers_the_connection_is_given_up() -> None:
         address = Address("127.0.0.1", silent.getsockname()[1])
         channel = Channel(address, limits=Limits(connect_seconds=0.3))
         with pytest.raises(CallError, match=r"within 0\.3 s") as caught:
-            await channel.call(STREAM, {})
+            await channel.call(STREAM, b"", {})
         assert (caught.value.status, caught.value.untaken) == (Status.UNAVAILABLE, True)
         await channel.close()
 
@@ -386,7 +382,7 @@ async def test_room_for_many_is_used_by_all_who_wait_for_it() -> None:
 
     server = await asyncio.start_server(later, "127.0.0.1", 0)
     channel = Channel(Address("127.0.0.1", server.sockets[0].getsockname()[1]))
-    calls = [asyncio.create_task(channel.call(STREAM, {})) for _ in range(40)]
+    calls = [asyncio.create_task(channel.call(STREAM, b"", {})) for _ in range(40)]
     await until(lambda: channel.connected)
     await asyncio.sleep(0.1)
     more.set()

@@ -11,6 +11,7 @@ import hpack
 from server.backend.http2 import frames
 from server.backend.http2.call import Call
 from server.backend.http2.connection import Connection
+from server.backend.http2.header_blocks import encoded
 from server.backend.http2.limits import Limits
 
 SETTINGS = frames.settings({})
@@ -50,10 +51,8 @@ class Peer:
     def send(self, data: bytes) -> None:
         self.connection.data_received(data)
 
-    def open(self) -> Call:
-        call = self.connection.open([(":method", "POST")])
-        call.send(b"request", last=True)
-        return call
+    def open(self, request: bytes = b"request") -> Call:
+        return self.connection.open(encoded([(":method", "POST")]), request)
 
     def block(self, headers: Iterable[tuple[str, str]]) -> bytes:
         return self._encoder.encode(headers)
