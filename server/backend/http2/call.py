@@ -18,7 +18,7 @@ _WINDOW_BYTES: Final = frames.DEFAULT_WINDOW_BYTES
 """What the peer may send that isn't read: a reader that stops holds no more than this, or one
 message where that is larger."""
 _LOW_BYTES: Final = _WINDOW_BYTES // 2
-_NOTHING: Final = memoryview(b"")
+NOTHING: Final = memoryview(b"")
 
 
 Listener = Callable[[], bool]
@@ -197,7 +197,7 @@ class Call:
         if self.ended:
             return
         self.ended, self.error = True, error
-        self.outgoing = _NOTHING
+        self.outgoing = NOTHING
         self._part.clear()
         self._connection.forget(self)
         self._wake()

@@ -213,6 +213,9 @@ class Channel:
                 self._tell(len(self._waiting))
 
     def _failed(self, why: str) -> None:
+        if self.connected:  # not when those are gone, either
+            _log.debug("no further connection to Triton: %s", why)
+            return
         if why != self._failure:
             _log.warning("no connection to Triton: %s", why)
         self._failure = why

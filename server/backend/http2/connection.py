@@ -13,7 +13,7 @@ from typing import Final, cast
 from server.backend.http2 import frames
 from server.backend.http2.call import Call
 from server.backend.http2.frames import ProtocolError
-from server.backend.http2.header_blocks import MOST_BYTES, Block, HeaderBlocks
+from server.backend.http2.header_blocks import MOST_BYTES, NO_TABLE, Block, HeaderBlocks
 from server.backend.http2.keepalive import Keepalive
 from server.backend.http2.limits import Limits
 from server.backend.http2.outgoing import Outgoing
@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self.calls[call.id] = call
         if self._next_id > _LAST_STREAM:
             self._leave("all stream numbers are used")
+        if call.id == 1:
+            block = NO_TABLE + block
         head = frames.headers(call.id, block, frame_bytes=self._outgoing.frame_bytes)
         self._outgoing.flush(call, head)
         return call

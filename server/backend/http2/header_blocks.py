@@ -12,6 +12,9 @@ from server.backend.http2.frames import ProtocolError
 
 MOST_BYTES: Final = 1 << 16
 """Of one block's headers, as we tell the peer."""
+NO_TABLE: Final = b"\x20"
+"""Before a connection's first block: we use no table, however small the peer wants it (RFC 7541,
+4.2)."""
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> bytes:

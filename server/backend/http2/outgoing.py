@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from server.backend.http2 import frames
-from server.backend.http2.call import Call
+from server.backend.http2.call import NOTHING, Call
 from server.backend.http2.frames import ProtocolError
 
 _MOST_FRAME_BYTES: Final = 1 << 20
@@ -36,7 +36,7 @@ class Outgoing:
             self._window -= size
             flags = 0 if left else frames.END_STREAM
             parts.append(frames.frame(frames.DATA, flags, call.id, data))
-        call.outgoing = left
+        call.outgoing = left or NOTHING  # the message isn't kept
         if parts:
             self._write(b"".join(parts))
 

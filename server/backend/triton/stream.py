@@ -139,11 +139,9 @@ class TritonStream:
 
     async def _read_aside(self, found: list[bytes], take: Take) -> None:
         tokens: list[Tokens] = []
-        self._reading = True
-        try:
-            error = await asyncio.to_thread(self._answer.read, found, tokens)
-        finally:
-            self._reading = False
+        self._reading = True  # and the thread goes on if this is cancelled
+        error = await asyncio.to_thread(self._answer.read, found, tokens)
+        self._reading = False
         if not self._over:
             self._told(tokens, error, take)
 

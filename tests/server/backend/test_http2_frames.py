@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Any
 
+import hpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -301,6 +302,26 @@ async def test_requests_keep_to_the_peers_windows_and_frame_size() -> None:
     peer.send(frames.window_update(1, 60_000))
     collect()
     assert bytes(sent) == message(body)
+
+
+async def test_a_message_that_has_left_is_not_kept() -> None:
+    peer = Peer()
+    call = peer.open(bytes(30_000))
+    assert not call.ended
+    assert call.outgoing.obj == b""
+
+
+async def test_headers_are_read_with_whatever_table_the_peer_has_room_for() -> None:
+    for size in (0, 100, 4096, 1 << 16):
+        peer = Peer(greet=False)
+        peer.send(frames.settings({frames.HEADER_TABLE_SIZE: size}))
+        peer.sent()
+        decoder = hpack.Decoder()
+        decoder.max_allowed_table_size = size
+        for _ in range(2):
+            peer.open()
+        blocks = [payload for kind, _, _, payload in peer.sent() if kind == HEADERS]
+        assert [decoder.decode(block) for block in blocks] == [[(":method", "POST")]] * 2
 
 
 async def test_a_silent_peer_is_asked_for_a_sign_and_then_given_up() -> None:

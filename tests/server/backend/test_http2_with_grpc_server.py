@@ -392,6 +392,39 @@ async def test_room_for_many_is_used_by_all_who_wait_for_it() -> None:
     server.close()
 
 
+async def test_a_further_connection_that_failed_is_no_reason_to_refuse_calls_later() -> None:
+    peers: list[asyncio.StreamWriter] = []
+    gone = 0
+
+    async def one_call_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal gone
+        peers.append(writer)
+        writer.write(frames.settings({frames.MAX_CONCURRENT_STREAMS: 1}))
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone += 1
+
+    server = await asyncio.start_server(one_call_each, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    channel = Channel(Address("127.0.0.1", port))
+    first = await channel.call(STREAM, b"", {})
+    server.close()
+    waiting = asyncio.create_task(channel.call(STREAM, b"", {}))
+    await asyncio.sleep(0.5)  # a second connection is tried, and refused
+    first.cancel()
+    second = await asyncio.wait_for(waiting, 20)
+    server = await asyncio.start_server(one_call_each, "127.0.0.1", port)
+    untaken = bytes(4) + frames.NO_ERROR.to_bytes(4, "big")
+    peers[0].write(frames.frame(frames.GOAWAY, 0, 0, untaken))
+    await asyncio.wait_for(second.wait(), 20)
+    await asyncio.wait_for(channel.call(STREAM, b"", {}), 20)
+    assert len(peers) == 2
+    await channel.close()
+    await until(lambda: gone == 2)
+    server.close()
+
+
 def test_plain_connections_have_no_context() -> None:
     assert context(None) is None
     assert isinstance(context(TritonTls()), ssl.SSLContext)
