@@ -14,6 +14,8 @@ from soaking.cases import Answer, Case, ask
 NEAR_TIE = 1e-3
 """Logits of a float32 engine this close may change places with the company in a batch."""
 LOG_PROB_TOLERANCE = 1e-3
+_OF_THE_ANSWER = {"min_tokens", "end_id", "num_return_sequences"}
+"""Inputs that say nothing of one token's logits."""
 SHOWN = 20
 
 
@@ -62,41 +64,56 @@ def _same(case: Case, got: Answer, *, cancelled: bool) -> bool:
 async def settle(verdict: Verdict, client: TokenClient) -> None:
     """Tell near ties from wrong tokens, by the engine's logits where an answer left its way.
 
-    Of a draw the logits don't tell how near it was: an answer with a seed that leaves its way is
-    counted apart, and held against a limit as a whole.
+    A draw falls on tokens that lie side by side, in the order of their logits: rounding may lead
+    it to a neighbour of the token that it fell on, and to no other.
     """
     for case, got in verdict.doubtful:
-        if not case.greedy:
-            verdict.near_draws[case.kind] += 1
-            continue
-        gap = await _gap(case, got, client)
-        if gap is not None and gap <= NEAR_TIE:
-            verdict.near_ties[case.kind] += 1
+        near = [await _is_near(case, got, index, client) for index in _departed(case, got)]
+        if near and all(near):
+            (verdict.near_ties if case.greedy else verdict.near_draws)[case.kind] += 1
             verdict.right[case.kind] += 1
         else:
-            verdict.wrong.append(_described(case, got, gap))
+            verdict.wrong.append(_described(case, got))
     verdict.doubtful.clear()
 
 
-async def _gap(case: Case, got: Answer, client: TokenClient) -> float | None:
-    """How far the logit of the token that came lies below that of the one that should have."""
-    ours, theirs = got.tokens.get(0, []), case.expected.tokens[0]
+def _departed(case: Case, got: Answer) -> list[int]:
+    """The sequences that aren't what they should be."""
+    expected = case.expected.tokens
+    both = expected.keys() | got.tokens.keys()
+    return sorted(index for index in both if got.tokens.get(index) != expected.get(index))
+
+
+async def _is_near(case: Case, got: Answer, index: int, client: TokenClient) -> bool:
+    """Whether rounding explains that a sequence left its way where it did."""
+    ours, theirs = got.tokens.get(index, []), case.expected.tokens.get(index, [])
     at = _departure(ours, theirs)
     if at is None:
-        return None
+        return False
+    logits = await _logits(case, theirs[:at], client)
+    if logits is None:
+        return False
+    came, due = logits[ours[at]], logits[theirs[at]]
+    if case.greedy:
+        return due - came <= NEAR_TIE
+    low, high = sorted((came, due))
+    return not any(low + NEAR_TIE < logit < high - NEAR_TIE for logit in logits)
+
+
+async def _logits(case: Case, answer: list[int], client: TokenClient) -> Sequence[float] | None:
+    """The engine's, float32[vocab], for what follows the first tokens of an answer."""
     inputs: dict[str, Any] = {**case.inputs, "return_generation_logits": True, "streaming": True}
     wire = request(
-        case.prompt + theirs[:at],
+        case.prompt + answer,
         1,
         outputs=("output_ids", "sequence_length", "generation_logits"),
-        **{name: inputs[name] for name in inputs if name not in ("min_tokens", "end_id")},
+        **{name: inputs[name] for name in inputs if name not in _OF_THE_ANSWER},
     )
     async for response in client.ask(wire):
         if response.error:
             return None
-        logits = response.floats("generation_logits")
-        if len(logits) > max(ours[at], theirs[at]):
-            return logits[theirs[at]] - logits[ours[at]]
+        if logits := response.floats("generation_logits"):
+            return logits
     return None
 
 
@@ -106,13 +123,13 @@ def _departure(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     return next((i for i, (a, b) in pairs if a != b), None)
 
 
-def _described(case: Case, got: Answer, gap: float | None) -> str:
-    ours, theirs = got.tokens.get(0, []), case.expected.tokens.get(0, [])
+def _described(case: Case, got: Answer) -> str:
+    index = next(iter(_departed(case, got)), 0)
+    ours, theirs = got.tokens.get(index, []), case.expected.tokens.get(index, [])
     at = _departure(ours, theirs)
     where = f"{len(ours)} tokens, not {len(theirs)}" if at is None else f"token {at}"
     told = "" if at is None else f": {ours[at : at + 4]} for {theirs[at : at + 4]}"
-    known = "" if gap is None else f", {gap:.4f} below the best logit"
-    return f"{case.kind}, prompt of {len(case.prompt)}: {where}{told}{known}"
+    return f"{case.kind}, prompt of {len(case.prompt)}, sequence {index}: {where}{told}"
 
 
 __all__ = ["SHOWN", "Verdict", "ask", "settle"]
