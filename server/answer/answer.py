@@ -47,7 +47,7 @@ class Answer:
         before = len(prepared.echo)
         told = request.log_probs is not None
         self._log_probs = LogProbs(tokenizer, before=before) if told else None
-        self._total_log_prob = 0.0
+        self._total_log_prob, self._chosen_tokens = 0.0, 0
         self._begun = not tells_prompt(request)
         self._plain = self._is_plain()
         self._stopped_by: str | int | None = None
@@ -61,8 +61,8 @@ class Answer:
 
     @property
     def mean_log_prob(self) -> float:
-        """Of the tokens so far, where the engine told their probabilities."""
-        return self._total_log_prob / max(self.completion_tokens, 1)
+        """Of the tokens that the model chose, where the engine told their probabilities."""
+        return self._total_log_prob / max(self._chosen_tokens, 1)
 
     def feed(
         self,
@@ -156,9 +156,13 @@ class Answer:
             if self.completion_tokens >= self._max_tokens:  # nothing but the prompt was wanted
                 self._end(draft, "length")
                 return
-            log_prob = tokens.log_probs[position] if tokens.log_probs else 0.0
-            top = tokens.top[position] if tokens.top else ()
-            self._take_token(draft, token, log_prob, top)
+            if tokens.log_probs:
+                log_prob, top = tokens.log_probs[position], tokens.top[position : position + 1]
+                self._total_log_prob += log_prob
+                self._chosen_tokens += 1
+            else:  # it was written for the model, or nobody asks
+                log_prob, top = 0.0, ([(token, 0.0)],)[: self._request.log_probs or 0]
+            self._take_token(draft, token, log_prob, top[0] if top else ())
             if not self.ended and self.completion_tokens >= self._max_tokens:
                 self._end(draft, "length")
             if self.ended:
@@ -166,7 +170,6 @@ class Answer:
 
     def _take_token(self, draft: Draft, token: int, log_prob: float, top: TopLogProbs) -> None:
         self.completion_tokens += 1
-        self._total_log_prob += log_prob
         if self._request.return_token_ids:
             draft.token_ids.append(token)
         early = self.completion_tokens <= self._limits.min_tokens

@@ -18,7 +18,7 @@ class LogProbs:
     `before` characters of the answer's text come before the first token's.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, *, before: int = 0) -> None:
+    def __init__(self, tokenizer: TextTokenizer, *, before: int) -> None:
         self._tokenizer, self._before = tokenizer, before
         self._waiting: deque[tuple[int, int, TokenLogProb]] = deque()
         self._decoded_chars = 0
@@ -48,7 +48,8 @@ class LogProbs:
             if stop > end and not (last and start < end):
                 break
             self._waiting.popleft()
-            is_said = said is None or stop > begin
+            # a part of a character stands where that begins, and may be the first of what is said
+            is_said = said is None or stop > begin or (said > 0 and start >= begin)
             tokens.append(token if is_said else replace(token, said=False))
         return tokens
 

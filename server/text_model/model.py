@@ -125,7 +125,7 @@ class TextModel:
             continues=prompt.continues,
             echo=self._echo(prompt, read) if request.echo else "",
             tail=read.tail,
-            thinking=self._thinkers.plan(request, read.ids, read.tail),
+            thinking=self._thinkers.plan(request, read.ids, read.tail, max_tokens),
         )
 
     def _wanted(self, request: TextRequest) -> int | None:

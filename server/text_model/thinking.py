@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from server.errors import InvalidRequestError
+from server.errors import ContextLengthError, InvalidRequestError
 from server.protocol.request import ChatPrompt, TextRequest
 from server.text.parser import ParserChoice, is_held, thinks_first
 from server.text.tokenizer import TextTokenizer
@@ -41,9 +41,12 @@ class Thinkers:
             return
         raise InvalidRequestError(f"{what} - '{_BUDGET}'", param=_BUDGET, do=do)
 
-    def plan(self, request: TextRequest, ids: Sequence[int], tail: str) -> Thinking | None:
+    def plan(
+        self, request: TextRequest, ids: Sequence[int], tail: str, max_tokens: int
+    ) -> Thinking | None:
         """How the answers to this prompt are thought about; None where the engine needs no help
-        with it. `tail` is the end of the prompt's text."""
+        with it. `tail` is the end of the prompt's text. Raises ContextLengthError where the engine
+        takes no prompt that ends with the shortest of thoughts."""
         thoughts, tail = self._parsers.thoughts, tail.rstrip()
         if thoughts is None or not self._wanted(request) or tail.endswith(thoughts.end):
             return None
@@ -52,10 +55,20 @@ class Thinkers:
         start = () if opened else self._ids(thoughts.start)
         room = self._longest - len(ids) - len(end) - (len(start) + MOST_BLANKS if start else 0)
         budget = room if request.thinking_budget is None else min(request.thinking_budget, room)
+        budget = max(budget, 1 if opened else 0)
+        fewest = len(start) + budget + len(end)
+        if len(ids) + fewest > self._longest and max_tokens > fewest:
+            param = request.prompt_param
+            raise ContextLengthError(
+                f"This model's prompts have at most {self._longest} tokens, and this one's answer"
+                f" is thought about first, which takes {fewest} more. Please reduce the length of"
+                f" the {param}.",
+                param=param,
+            )
         return Thinking(
             start=start,
             end=end,
-            budget=max(budget, 1 if opened else 0),
+            budget=budget,
             blanks=self._blanks,
             eos_ids=self._eos_ids(request) if is_held(request) else frozenset(),
         )

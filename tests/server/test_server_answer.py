@@ -63,6 +63,15 @@ def shown(tokens: Sequence[TokenLogProb]) -> list[str]:
     return [token.text for token in tokens]
 
 
+def test_of_several_answers_tokens_that_were_written_for_one_make_it_no_likelier(
+    tokenizer: TextTokenizer,
+) -> None:
+    answer = answer_of(tokenizer, prompt=prepared(max_tokens=100), log_probs=0)
+    answer.feed([Tokens(ids("one fox"), log_probs=[-1.0] * len(ids("one fox")))])
+    answer.feed([Tokens(ids(" more"))])
+    assert answer.mean_log_prob == -1
+
+
 @pytest.mark.parametrize("end", [EOS, IM_END])
 def test_an_end_token_ends_the_answer_unseen_and_counted(
     tokenizer: TextTokenizer, end: str

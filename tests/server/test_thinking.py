@@ -314,6 +314,60 @@ async def test_a_client_that_leaves_stops_whatever_runs(
     assert len(backend.cancelled) == 1
 
 
+async def test_what_was_written_for_the_model_is_certain(folders: Mapping[str, Path]) -> None:
+    backend = phases("<think>fox</think>", "{}", top=[(5, -0.5), (6, -1.5)])
+    answer = await asked(
+        folders["hybrid"],
+        backend,
+        model={"generation_logits": True},
+        response_format=FORM,
+        logprobs=True,
+        top_logprobs=2,
+    )
+    told = answer.choices[0].logprobs.content
+    written = [token for token in told if token.logprob == 0]
+    assert [token.token for token in written] == [RAW.decode([token]) for token in ids("\n\n")]
+    assert all([top.token for top in token.top_logprobs] == [token.token] for token in written)
+    assert all(len(token.top_logprobs) == 2 for token in told if token not in written)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "opening", "harmony"])
+async def test_a_prompt_behind_which_no_thought_fits_is_refused_before_it_is_thought_about(
+    folders: Mapping[str, Path], kind: str
+) -> None:
+    async def inputs(**model: Any) -> list[int]:
+        end = "<|end|>" if kind == "harmony" else "</think>"
+        backend = phases("quick fox jumps over the lazy dog" + end, "{}")
+        await asked(folders[kind], backend, model=model, response_format=FORM, max_tokens=60)
+        return [len(request.input_ids) for request in backend.requests]
+
+    prompt, _ = await inputs()
+    refusals: list[tuple[Any, Any, int]] = []
+    for most in range(prompt, prompt + 40):
+        try:
+            longest = max(await inputs(max_input_len=most))
+        except openai.BadRequestError as error:
+            refusals.append((error.code, error.param, most))
+        else:
+            assert longest <= most
+    assert {refusal[:2] for refusal in refusals} == {("context_length_exceeded", "messages")}
+    assert [most for *_, most in refusals] == [*range(prompt, prompt + len(refusals))]
+
+
+async def test_responses_tell_the_log_probs_of_each_part_of_a_character(
+    folders: Mapping[str, Path],
+) -> None:
+    backend = MemoryBackend(script("<think>fox</think>\n\n\U0001f600 ok \U0001f600!"))
+    settings = config(folders["hybrid"], max_seq_len=1000)
+    async with live_proxy(settings, backend) as proxy:
+        response: Any = await proxy.openai.responses.create(
+            model=MODEL, input="hi", include=["message.output_text.logprobs"]
+        )
+    said = response.output[-1].content[0]
+    assert said.text == "\U0001f600 ok \U0001f600!"
+    assert bytes(byte for token in said.logprobs for byte in token.bytes).decode() == said.text
+
+
 async def test_responses_tell_thoughts_as_an_item_before_the_form(
     folders: Mapping[str, Path],
 ) -> None:

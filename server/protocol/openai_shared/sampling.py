@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.protocol.openai_shared.body import SharedParameters
-from server.protocol.request import Limits, Sampling
+from server.protocol.request import Limits, Sampling, ToolUse
 from server.protocol.validation import check_range, require
 
 MAX_STOPS = 16
@@ -44,9 +44,17 @@ def sampling(request: SharedParameters) -> Sampling:
 
 
 def limits(
-    request: SharedParameters, *, max_tokens: int | None, max_name: str, fewest: int = 1
+    request: SharedParameters,
+    *,
+    max_tokens: int | None,
+    max_name: str,
+    fewest: int = 1,
+    tools: ToolUse | None,
 ) -> Limits:
-    """Where the answer ends; `max_name` is what the client called `max_tokens`."""
+    """Where the answer ends; `max_name` is what the client called `max_tokens`.
+
+    Stop strings are for text: they don't cut a demanded call.
+    """
     check_range(max_name, max_tokens, fewest, MAX_TOKEN_ID)
     at_most = MAX_TOKEN_ID if max_tokens is None else max_tokens
     check_range("min_tokens", request.min_tokens, 0, at_most)
@@ -56,10 +64,11 @@ def limits(
     for token in stop_ids:
         check_range("stop_token_ids", token, 0, MAX_TOKEN_ID)
     stop = [request.stop] if isinstance(request.stop, str) else request.stop
+    stops = _strings("stop", stop, MAX_STOPS)
     return Limits(
         max_tokens=max_tokens,
         min_tokens=request.min_tokens or 0,
-        stop=_strings("stop", stop, MAX_STOPS),
+        stop=() if tools and tools.demanded else stops,
         stop_token_ids=stop_ids,
         ignore_eos=bool(request.ignore_eos),
         include_stop=bool(request.include_stop_str_in_output),

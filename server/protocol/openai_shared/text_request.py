@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from server.protocol.openai_shared.body import SharedParameters, StreamOptions
@@ -36,20 +35,22 @@ def text_request(
     """The request, of what its dialect has read and of all that is shared, checked here.
 
     `max_name` is what the client called `max_tokens`; there must be `fewest_tokens` of them.
-    Stop strings are for text: they don't cut a demanded call. Raises InvalidRequestError.
+    Raises InvalidRequestError.
     """
     n, best_of = _choices(request)
     _check_stream(request)
     check_range("prompt_logprobs", request.prompt_logprobs, 0, MAX_LOG_PROBS)
     _check_truncation(request.truncate_prompt_tokens)
-    ends = limits(request, max_tokens=max_tokens, max_name=max_name, fewest=fewest_tokens)
+    ends = limits(
+        request, max_tokens=max_tokens, max_name=max_name, fewest=fewest_tokens, tools=tools
+    )
     options = request.stream_options or StreamOptions()
     return TextRequest(
         model=request.model or "",
         prompts=prompts,
         prompt_param=prompt_param,
         sampling=sampling(request),
-        limits=replace(ends, stop=()) if tools and tools.demanded else ends,
+        limits=ends,
         n=n,
         best_of=best_of,
         log_probs=log_probs,

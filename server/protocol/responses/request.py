@@ -102,7 +102,12 @@ def parse(body: bytes) -> Asked:
         store=request.store,
         truncates=request.truncation == "auto",
         sampling=sampling(request),
-        limits=limits(request, max_tokens=request.max_output_tokens, max_name="max_output_tokens"),
+        limits=limits(
+            request,
+            max_tokens=request.max_output_tokens,
+            max_name="max_output_tokens",
+            tools=tools.use,
+        ),
         log_probs=_log_probs(request),
         tools=tools,
         guide=held_to or other,

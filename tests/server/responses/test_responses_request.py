@@ -127,7 +127,7 @@ def test_every_honoured_parameter_arrives() -> None:
     assert (sampling.frequency_penalty, sampling.presence_penalty) == (1, -1)
     assert sampling.repetition_penalty == 1.5
     assert (sampling.logit_bias, sampling.bad_words) == ({7: 2}, ("no",))
-    assert (limits.max_tokens, limits.min_tokens, limits.stop) == (5, 2, ("a",))
+    assert (limits.max_tokens, limits.min_tokens, limits.stop) == (5, 2, ())
     assert (limits.stop_token_ids, limits.ignore_eos, limits.include_stop) == ((4,), True, True)
     assert (request.skip_special_tokens, request.log_probs, request.stream) == (False, 2, True)
     assert isinstance(prompt, ChatPrompt)
@@ -384,3 +384,8 @@ def test_tools_and_a_form_go_together_as_openais_client_sends_them() -> None:
 def responses_function_tool(model: type[pydantic.BaseModel]) -> Any:
     function = pydantic_function_tool(model)["function"]
     return {"type": "function", **function}
+
+
+def test_stop_strings_cut_text_but_no_demanded_call() -> None:
+    assert made(tools=[LOOK], tool_choice="required", stop=["at"]).limits.stop == ()
+    assert made(tools=[LOOK], stop=["at"]).limits.stop == ("at",)
