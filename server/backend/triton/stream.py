@@ -46,6 +46,7 @@ class TritonStream:
         self._tried: set[Endpoint] = set()
         self._endpoint: Endpoint | None = None
         self._call: Call | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._failure: RequestError | None = None
         self._heard = self._over = self._reading = False
         self._wanted = True
@@ -96,6 +97,8 @@ class TritonStream:
             return
         call, self._call = self._call, None
         self._leave()
+        if self._connecting is not None:
+            self._connecting.cancel()
         if call is not None:
             if self._ends_by_itself(call):
                 _let_end(call)
@@ -123,19 +126,24 @@ class TritonStream:
         self._call = endpoint.channel.begin(messages.STREAM_PATH, self._message, self._metadata)
 
     async def _connect(self) -> None:
+        """Ask as soon as there is a connection; who gives up before has sent nothing."""
         endpoint = self._endpoint
         if endpoint is None:  # it was given up
             return
+        connecting = self._connecting = asyncio.create_task(self._ask(endpoint))
         try:
-            call = await endpoint.channel.call(messages.STREAM_PATH, self._message, self._metadata)
+            await asyncio.wait((connecting,))
+            if not connecting.cancelled():
+                connecting.result()
+        finally:
+            connecting.cancel()
+
+    async def _ask(self, endpoint: Endpoint) -> None:
+        channel = endpoint.channel
+        try:
+            self._call = await channel.call(messages.STREAM_PATH, self._message, self._metadata)
         except CallError as error:
-            if not self._over:
-                self._ended(error, elsewhere=True)
-            return
-        if self._over:
-            call.cancel()
-        else:
-            self._call = call
+            self._ended(error, elsewhere=True)
 
     async def _read_aside(self, found: list[bytes], take: Take) -> None:
         tokens: list[Tokens] = []

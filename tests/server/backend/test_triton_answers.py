@@ -153,6 +153,15 @@ def test_all_beams_come_in_one_response_the_last_of_them_final() -> None:
     ]
 
 
+def test_beams_that_have_come_are_the_answers_end_though_their_response_is_not_final() -> None:
+    reader = Answer(request(beams=BeamSearch(width=2)), ENGINE)
+    assert not reader.ends
+    both = response(output_ids=np.array([[[4], [7]]], np.int32))
+    assert reader.read([both.SerializeToString()], []) is None
+    assert reader.ends
+    assert not reader.final
+
+
 def with_perf(message: Any, last_ns: int) -> Any:
     """As TensorRT-LLM's backend tells of every response, after its other tensors."""
     made = message.infer_response

@@ -270,6 +270,65 @@ async def test_a_request_is_cancelled_before_its_first_token() -> None:
         await asyncio.wait_for(triton.cancellation.wait(), 20)
 
 
+class Hearing:
+    """A server that says no more than hello, with these settings, and keeps what each connection
+    brings; all but the first are greeted only once it `greets`."""
+
+    def __init__(self, settings: dict[int, int]) -> None:
+        self.greeting = frames.settings(settings)
+        self.greets = asyncio.Event()
+        self.heard: list[bytearray] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heard.append(heard := bytearray())
+        if len(self.heard) > 1:
+            await self.greets.wait()
+        writer.write(self.greeting)
+        while data := await reader.read(1 << 16):
+            heard += data
+        writer.close()
+
+
+@asynccontextmanager
+async def one_request_under_way() -> AsyncIterator[tuple[Hearing, TritonBackend]]:
+    """The only connection has room for one, and a second connection isn't greeted yet."""
+    triton = Hearing({frames.MAX_CONCURRENT_STREAMS: 1})
+    async with await asyncio.start_server(triton.serve, "127.0.0.1", 0) as server:
+        backend = backend_for(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        first = asyncio.create_task(drain(backend.generate(replace(PLAIN, request_id="first"))))
+        await until(lambda: triton.heard and b"first" in triton.heard[0])
+        try:
+            yield triton, backend
+        finally:
+            triton.greets.set()
+            await backend.close()
+            await asyncio.wait([first])
+
+
+async def test_who_gives_up_waiting_for_a_connection_has_sent_nothing() -> None:
+    async with one_request_under_way() as (triton, backend):
+        streams = [backend.generate(replace(PLAIN, request_id=id_)) for id_ in ("gone", "stays")]
+        gone, _ = tasks = [asyncio.create_task(drain(stream)) for stream in streams]
+        await until(lambda: len(triton.heard) == 2)
+        streams[0].cancel()
+        assert await asyncio.wait_for(gone, 20) == []
+        triton.greets.set()
+        await until(lambda: b"stays" in triton.heard[1])
+        assert b"gone" not in b"".join(triton.heard)
+        await backend.close()
+        await asyncio.wait(tasks)
+
+
+async def test_a_request_that_waits_for_room_is_not_sent_when_closing_makes_room() -> None:
+    async with one_request_under_way() as (triton, backend):
+        waiting = asyncio.create_task(drain(backend.generate(replace(PLAIN, request_id="second"))))
+        await until(lambda: len(triton.heard) == 2)
+        await backend.close()
+        assert await asyncio.wait_for(waiting, 20) == []
+        await until(lambda: frames.goaway(frames.NO_ERROR) in triton.heard[0])
+        assert b"second" not in triton.heard[0]
+
+
 @pytest.mark.parametrize(
     ("last", "asked"),
     [
@@ -352,6 +411,46 @@ async def test_what_takes_long_to_read_is_read_beside_the_loop(
     async with connected(behave) as (_, backend):
         [tokens] = await drain(backend.generate(replace(PLAIN, max_tokens=20_000)))
     assert len(tokens.ids) == 20_000
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("first", ["the stream", "its task"])
+async def test_who_leaves_while_an_answer_is_read_beside_the_loop_reads_nothing_more(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread goes on, with the same Answer: what has come meanwhile is left unread."""
+    threads: list[int] = []
+    entered, leaves = threading.Event(), threading.Event()
+    read = Answer.read
+
+    def slow(self: Answer, found: Any, out: Any) -> Any:
+        threads.append(threading.get_ident())
+        entered.set()
+        assert leaves.wait(20)
+        return read(self, found, out)
+
+    async def behave(_: Any, send: Send) -> None:
+        await send(answer(range(20_000)))
+        await asyncio.to_thread(entered.wait, 20)
+        await send(answer([1], final=True))
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Answer, "read", slow)
+    async with connected(behave) as (triton, backend):
+        stream = backend.generate(replace(PLAIN, max_tokens=99_999))
+        task = asyncio.create_task(drain(stream))
+        try:
+            await until(lambda: entered.is_set() and stream._call.messages)
+            if first == "its task":
+                task.cancel()
+                await asyncio.wait([task])
+            stream.cancel()
+            await asyncio.wait_for(triton.cancellation.wait(), 20)
+        finally:
+            leaves.set()
+        await asyncio.wait([task])
+        assert task.cancelled() or task.result() == []
+    assert len(threads) == 1
     assert threading.get_ident() not in threads
 
 
