@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def convert(
     name = options.name or model_name(source)
     wanted = Manifest(
         kind="checkpoint",
-        made_by={"trtbuild": version("trtbuild"), **(quantizing.made_by if quantizing else {})},
+        made_by={"trtbuild": manifest.own_version(), **(quantizing.made_by if quantizing else {})},
         source=manifest.identity(source),
         options={
             **asdict(options),

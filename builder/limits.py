@@ -20,6 +20,10 @@ TOKENS_PER_BLOCK = 32
 """KV-cache block length, in tokens: TensorRT-LLM's default since 1.0, and OpenVINO's on x86."""
 INT32_MAX = 2**31 - 1
 """TensorRT-LLM and Triton's configs keep limits as int32."""
+KV_FRACTION = 0.9
+"""What TensorRT-LLM takes of the memory that is free once the engine is loaded, for the cache."""
+LIMITS = ("max_batch_size", "max_seq_len", "max_input_len", "max_num_tokens", "max_beam_width")
+"""What an engine is built for, as manifests have it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,9 +55,24 @@ class Manifest:
         parts = [FORMAT, self.kind, self.made_by, self.source, self.options]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(entry.size_bytes for entry in self.files.values())
+
     def write(self, folder: Path) -> None:
         """Write it to `folder`."""
         (folder / NAME).write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n")
+
+
+def own_version() -> str:
+    """trtbuild's, as `made_by` has it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("trtbuild")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def read(folder: Path, kind: str | None = None) -> Manifest:

@@ -44,9 +44,9 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, watcher, return_exceptions=True)
 
 
-def json_response(content: Any, status: int = 200) -> Response:
+def json_response(content: Any) -> Response:
     """`content` as JSON."""
-    return Response(encode(content), status_code=status, media_type=JSON)
+    return Response(encode(content), media_type=JSON)
 
 
 def error_response(error: RequestError, headers: dict[str, str] | None = None) -> Response:

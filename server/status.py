@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,8 +12,7 @@ from server.errors import InvalidRequestError, NotReadyError, UnusableKeysError
 from server.http import json_response, shutting_down
 from server.serving import Serving
 from server.telemetry import CONTENT_TYPE
-
-_PACKAGE = "trtbuild"
+from server.version import PACKAGE, own_version
 
 
 class Status:
@@ -63,7 +60,7 @@ class Status:
 
     async def version(self, _: Request) -> Response:
         """GET /version."""
-        return json_response({"name": _PACKAGE, "version": package_version()})
+        return json_response({"name": PACKAGE, "version": own_version()})
 
     async def load(self, _: Request) -> Response:
         """GET /load: how many requests there are in all workers, running or in line."""
@@ -79,12 +76,3 @@ class Status:
             return json_response({"keys": self._serving.gate.reload()})
         except UnusableKeysError as error:
             raise InvalidRequestError(str(error)) from error
-
-
-@cache
-def package_version() -> str:
-    """trtbuild's."""
-    try:
-        return version(_PACKAGE)
-    except PackageNotFoundError:
-        return "0"

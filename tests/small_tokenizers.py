@@ -115,6 +115,12 @@ def word_piece() -> Tokenizer:
     return tokenizer
 
 
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Of the text alone, without special tokens around it."""
+    encoded: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return encoded
+
+
 def write_folder(folder: Path, tokenizer: Tokenizer, *, template: str | None = CHATML) -> Path:
     """A tokenizer folder as it travels with a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)

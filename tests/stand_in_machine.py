@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from builder.machine import ContainerEngine, InstalledTensorRtLlm, Nvidia
+
 HERE = Path(__file__).parent
 STRICT_FLAGS = HERE / "builder" / "trtllm"
 """Where the table of trtllm-build's flags is."""
@@ -28,6 +30,13 @@ for index, (name, capability, mib) in enumerate(GPUS):
            "mig.mode.current": "Disabled"}}
     print(", ".join(str(row[field]) for field in query[0].partition("=")[2].split(",")))
 """
+SMALL = ("--max-batch-size", "4", "--max-seq-len", "128", "--max-num-tokens", "128")
+"""Limits that any GPU has room for."""
+NO_GPU = Nvidia(present=False, problem="no NVIDIA driver", do="nothing")
+DOCKER = ContainerEngine(name="docker", path="/usr/bin/docker", version="28.2.2", nvidia=True)
+TENSORRT_LLM = InstalledTensorRtLlm(
+    version="1.2.1", tensorrt="10.14.1.48", cuda="13.1.0", has_build=True, has_llmapi=True
+)
 
 
 @dataclass(frozen=True)

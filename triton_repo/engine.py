@@ -42,9 +42,7 @@ class Engine:
     logits_dtype: str
     world_size: int
     tp_size: int
-    pp_size: int
     vocab_size: int
-    num_layers: int
     dtype: str
     paged_kv_cache: bool
     packed_inputs: bool
@@ -126,9 +124,7 @@ def of_config(path: Path, config: dict[str, Any], manifest: Manifest) -> Engine:
         logits_dtype="FP16" if model.get("logits_dtype") == "float16" else "FP32",
         world_size=int(mapping.get("world_size") or 1),
         tp_size=int(mapping.get("tp_size") or 1),
-        pp_size=int(mapping.get("pp_size") or 1),
         vocab_size=int(model.get("vocab_size") or 0),
-        num_layers=int(model.get("num_hidden_layers") or 0),
         dtype=str(model.get("dtype") or ""),
         paged_kv_cache=str(build.get("kv_cache_type") or "PAGED").upper() == "PAGED",
         packed_inputs=bool(plugins.get("remove_input_padding", True)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from builder import artifact
@@ -76,11 +75,11 @@ def write_parts(
     if found := artifact.finished(out, wanted):
         return found
     _require_space(planned, out.resolve())
-    done, total = 0, sum(each.size_bytes for each in planned)
+    done, total = 0, sum(each.engine.manifest.size_bytes for each in planned)
     with artifact.stage(out, wanted) as staging:
         for each in planned:
             each.place(staging, _after(done, total, progress))
-            done += each.size_bytes
+            done += each.engine.manifest.size_bytes
     return manifests.read(out)
 
 
@@ -110,7 +109,7 @@ def _manifest(planned: Sequence[AnyPlanned], of_models: int) -> Manifest:
     served = [each for each in planned if not each.names.suffix]
     return Manifest(
         kind=KIND,
-        made_by={"trtbuild": _version()},
+        made_by={"trtbuild": manifests.own_version()},
         source={"engines": [each.source() for each in planned]},
         options={"version": of_models, "engines": [each.settings() for each in planned]},
         about={
@@ -121,18 +120,12 @@ def _manifest(planned: Sequence[AnyPlanned], of_models: int) -> Manifest:
     )
 
 
-def _version() -> str:
-    try:
-        return version("trtbuild")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _require_space(planned: Sequence[AnyPlanned], place: Path) -> None:
     """Of the files that can't be links. Raises OutputError where the disk is too full."""
     while not place.exists():
         place = place.parent
     disk = place.stat().st_dev
-    needed = sum(each.size_bytes for each in planned if each.engine.path.stat().st_dev != disk)
+    engines = [each.engine for each in planned]
+    needed = sum(one.manifest.size_bytes for one in engines if one.path.stat().st_dev != disk)
     if needed:
         artifact.require_space(place, needed)

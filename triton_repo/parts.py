@@ -9,6 +9,7 @@ from pathlib import Path
 
 from builder import manifest as manifests
 from builder.errors import ArtifactError, LimitError
+from builder.limits import KV_FRACTION
 from triton_repo import engine as engines
 from triton_repo.engine import Engine
 from triton_repo.names import Names
@@ -167,7 +168,7 @@ def _require_memory(found: Sequence[Planned], on: Sequence[set[int]]) -> None:
     for device in sorted(set[int]().union(*on)):
         here = [each.options for each, own in zip(found, on, strict=True) if device in own]
         parts = [
-            each.kv_cache_free_gpu_mem_fraction or rules.KV_FRACTION
+            each.kv_cache_free_gpu_mem_fraction or KV_FRACTION
             for each in here
             if each.max_tokens_in_paged_kv_cache is None
         ]

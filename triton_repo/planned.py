@@ -12,6 +12,7 @@ from builder import digest
 from builder import manifest as manifests
 from builder.artifact import Staging
 from builder.errors import ArtifactError, LimitError
+from builder.limits import LIMITS
 from builder.progress import Progress
 from builder.targets.llmapi.files import link
 from text.errors import UnusableFolderError
@@ -22,7 +23,6 @@ from triton_repo.llmapi import repository
 from triton_repo.llmapi.engine import LlmApiEngine
 from triton_repo.models.pbtxt import to_text
 from triton_repo.names import Names
-from triton_repo.served import LIMITS
 from triton_repo.settings import rules
 from triton_repo.settings.options import RepositoryOptions
 
@@ -44,11 +44,6 @@ class Planned:
     options: RepositoryOptions
     adapters: Mapping[str, Path]
     models: tuple[str, ...] = MODELS
-
-    @property
-    def size_bytes(self) -> int:
-        """What the engine's files take where they can't be linked."""
-        return sum(entry.size_bytes for entry in self.engine.manifest.files.values())
 
     def about(self) -> dict[str, Any]:
         """What the manifest says of it."""
@@ -172,8 +167,8 @@ def link_engine(engine: Engine, place: str, staging: Staging, progress: Progress
 
     Raises ArtifactError for files that are gone.
     """
-    entries, own, done = engine.manifest.files, staging.path / place, 0
-    total = sum(entry.size_bytes for entry in entries.values())
+    entries, own = engine.manifest.files, staging.path / place
+    done, total = 0, engine.manifest.size_bytes
     for name in (manifests.NAME, *entries):
         if not (engine.path / name).is_file():
             raise ArtifactError(
@@ -196,11 +191,6 @@ class PlannedLlmApi:
     engine: LlmApiEngine
     name: str
     names: Names
-
-    @property
-    def size_bytes(self) -> int:
-        """What the engine's files take where they can't be linked."""
-        return sum(entry.size_bytes for entry in self.engine.manifest.files.values())
 
     def about(self) -> dict[str, Any]:
         """What the manifest says of it."""

@@ -10,6 +10,7 @@ from builder import manifest as manifests
 from builder.artifact import Staging
 from builder.encoder import Encoder, is_encoder
 from builder.errors import LimitError
+from builder.limits import LIMITS
 from builder.progress import Progress
 from triton_repo import runtime
 from triton_repo.contract import EMBEDDING
@@ -17,7 +18,6 @@ from triton_repo.engine import Engine
 from triton_repo.models import embedding
 from triton_repo.names import Names
 from triton_repo.planned import link_engine, write_model
-from triton_repo.served import LIMITS
 from triton_repo.settings.options import SETTINGS, RepositoryOptions
 
 HONOURED = (
@@ -44,11 +44,6 @@ class PlannedEncoder:
     name: str
     names: Names
     options: RepositoryOptions
-
-    @property
-    def size_bytes(self) -> int:
-        """What the engine's files take where they can't be linked."""
-        return sum(entry.size_bytes for entry in self.engine.manifest.files.values())
 
     def require(self) -> None:
         """Raise LimitError, naming it, for a setting that an encoder has no use for."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from builder import manifest as manifests
 from builder.errors import ArtifactError
+from builder.limits import LIMITS
 
 KIND = "repository"
-LIMITS = ("max_batch_size", "max_seq_len", "max_input_len", "max_num_tokens", "max_beam_width")
 
 
 @dataclass(frozen=True, kw_only=True)

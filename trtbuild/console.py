@@ -65,9 +65,8 @@ def report(path: Path, manifest: Manifest, *, as_json: bool, kept: bool = False)
     if as_json:
         click.echo(json.dumps({"path": str(path), **asdict(manifest)}, indent=2))
         return
-    size_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     facts = [str(manifest.about[key]) for key in ("architecture", "dtype") if key in manifest.about]
-    facts += [f"{size_bytes / 1e6:,.0f} MB", *(["already there"] if kept else [])]
+    facts += [f"{manifest.size_bytes / 1e6:,.0f} MB", *(["already there"] if kept else [])]
     click.echo(f"{manifest.kind}: {path} ({', '.join(facts)})")
 
 

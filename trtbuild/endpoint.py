@@ -90,16 +90,15 @@ def run_proxy(
     tritons: Sequence[str],
     host: str,
     port: int,
-    server: ServerOptions | None = None,
-    engine: str | None = None,
-    tls: TritonTls | None = None,
+    server: ServerOptions,
+    engine: str | None,
+    tls: TritonTls | None,
 ) -> None:
     """The proxy alone, before the Tritons whose gRPC endpoints are `tritons` (host:port), alike.
 
     It starts whether or not they are there, and finds them again when they come back. Raises
     ArtifactError and LaunchError as `run` does, and UnusableSettingError for what it is told.
     """
-    server = server or ServerOptions()
     config = ServerConfig(
         triton_addresses=tuple(tritons),
         models=_models(describe(repository), engine, server),

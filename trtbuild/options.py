@@ -13,7 +13,10 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 MODEL = click.Path(path_type=Path)
+COUNT = click.IntRange(1)
 
 
 class Finite(click.FloatRange):

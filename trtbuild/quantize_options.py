@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from quantize.options import DEVICES, QuantizeOptions
 from quantize.recipes import KV_CACHES, RECIPES
-from trtbuild.options import FOLDER
-
-F = TypeVar("F", bound=Callable[..., Any])
+from trtbuild.options import COUNT, FOLDER, F
 
 
 def recipe(*, required: bool) -> Callable[[F], F]:
@@ -40,7 +38,7 @@ def text(function: F) -> F:
     """The calibration's text, and how much of it."""
     function = click.option(
         "--samples",
-        type=click.IntRange(1),
+        type=COUNT,
         default=QuantizeOptions.samples,
         show_default=True,
         help="Samples to calibrate on.",
@@ -81,7 +79,7 @@ def calibration(function: F) -> F:
         ),
         click.option(
             "--batch-size",
-            type=click.IntRange(1),
+            type=COUNT,
             default=own.batch_size,
             show_default=True,
             help="Samples computed at once.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -13,8 +13,7 @@ from click.core import ParameterSource
 from builder.errors import LimitError
 from triton_repo.settings.options import GROUPS, SETTINGS
 from triton_repo.settings.table import Kind, Setting
-
-F = TypeVar("F", bound=Callable[..., Any])
+from trtbuild.options import F
 
 _METAVARS = {
     Kind.WHOLE: "N",

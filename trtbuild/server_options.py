@@ -7,20 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 
 from server.text.parser import REASONING_PARSERS, TOOL_PARSERS
-from trtbuild.options import SECONDS, SECONDS_OR_NONE
-
-F = TypeVar("F", bound=Callable[..., Any])
+from trtbuild.options import COUNT, FILE, FOLDER, SECONDS, SECONDS_OR_NONE, F
 
 KEYS_VARIABLE = "TRTBUILD_API_KEYS"
 """Keys themselves, where a file is too much: KEY or NAME=KEY, divided by commas."""
-
-_FOLDER = click.Path(file_okay=False, path_type=Path)
-_COUNT = click.IntRange(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +72,7 @@ TABLE = (
     Row(
         flag="--api-keys",
         field="api_keys_file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=FILE,
         help="File of API keys, as trtbuild keys new writes them; read again on SIGHUP. Without"
         f" any, and without {KEYS_VARIABLE} (KEY or NAME=KEY, divided by commas), the endpoint is"
         " open to all.",
@@ -97,7 +92,7 @@ TABLE = (
     Row(
         flag="--max-in-flight",
         field="max_in_flight",
-        type=_COUNT,
+        type=COUNT,
         help="Requests that are answered at once.  [default: 2048]",
     ),
     Row(
@@ -109,44 +104,44 @@ TABLE = (
     Row(
         flag="--max-connections",
         field="max_connections",
-        type=_COUNT,
+        type=COUNT,
         help="Connections of clients to one process of the proxy, with and without requests."
         "  [default: 16384]",
     ),
     Row(
         flag="--max-prompts",
         field="max_prompts",
-        type=_COUNT,
+        type=COUNT,
         help="Prompts of one request for completions.  [default: 128]",
     ),
     Row(
         flag="--max-choices",
         field="max_choices",
-        type=_COUNT,
+        type=COUNT,
         help="Answers to one request: its prompts times n, or best_of.  [default: 128]",
     ),
     Row(
         flag="--max-inputs",
         field="max_inputs",
-        type=_COUNT,
+        type=COUNT,
         help="Texts of one request for embeddings.  [default: 2048]",
     ),
     Row(
         flag="--max-header-bytes",
         field="max_header_bytes",
-        type=_COUNT,
+        type=COUNT,
         help="Bytes of a request's line and headers.  [default: 32 KiB]",
     ),
     Row(
         flag="--max-body-bytes",
         field="max_body_bytes",
-        type=_COUNT,
+        type=COUNT,
         help="Bytes of a request's body.  [default: 16 MiB]",
     ),
     Row(
         flag="--max-held-bytes",
         field="max_held_bytes",
-        type=_COUNT,
+        type=COUNT,
         help="Bytes of all bodies that one process of the proxy has at once; no fewer than of one."
         "  [default: 512 MiB]",
     ),
@@ -165,7 +160,7 @@ TABLE = (
     Row(
         flag="--keep-alive-timeout",
         field="keep_alive_seconds",
-        type=_COUNT,
+        type=COUNT,
         help="Seconds that a connection may be silent between two requests.  [default: 75]",
     ),
     Row(
@@ -292,20 +287,20 @@ TABLE = (
     Row(
         flag="--record-max-bytes",
         field="record_max_bytes",
-        type=_COUNT,
+        type=COUNT,
         help="Bytes of the recording, after which it ends.  [default: 1024 MiB]",
     ),
     Row(
         flag="--response-store",
         field="responses_dir",
-        type=_FOLDER,
+        type=FOLDER,
         help="Folder that keeps the answers of /v1/responses; by default they are forgotten when"
         " the proxy ends.",
     ),
     Row(
         flag="--response-store-bytes",
         field="responses_max_bytes",
-        type=_COUNT,
+        type=COUNT,
         help="Bytes of all answers that are kept; of more the oldest go.  [default: 256 MiB]",
     ),
     Row(

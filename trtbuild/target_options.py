@@ -10,23 +10,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import click
 from click.core import ParameterSource
 
 from builder.limits import LimitOptions
 from builder.targets.tensorrt_llm.speculative_modes import SPECULATIVE_MODES
-from trtbuild.options import FOLDER, Finite
-
-F = TypeVar("F", bound=Callable[..., Any])
+from trtbuild.options import COUNT, FILE_TO_WRITE, FOLDER, F, Finite
 
 TARGETS = OPENVINO, TENSORRT_LLM, LLMAPI = "openvino", "tensorrt-llm", "llmapi"
 ON_GPU = (TENSORRT_LLM, LLMAPI)
 COMPILED = (OPENVINO, TENSORRT_LLM)
 """The targets whose engine is made from a checkpoint."""
 _NOT_GIVEN = (ParameterSource.DEFAULT, None)
-_COUNT = click.IntRange(1)
 _SPECULATIVE = tuple(mode for mode in SPECULATIVE_MODES if mode != "none")
 
 
@@ -44,14 +41,9 @@ class Option:
         """As a parameter is called."""
         return self.flag[2:].replace("-", "_")
 
-    def among(self, targets: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of `targets` that have it."""
-        return tuple(each for each in targets if each in self.targets)
-
-    def added_to(self, function: F, targets: tuple[str, ...] = TARGETS) -> F:
-        """The command, which has these targets, with it."""
-        found = self.among(targets)
-        only = "" if found == targets else f" [{', '.join(found)}]"
+    def added_to(self, function: F) -> F:
+        """The command with it."""
+        only = "" if self.targets == TARGETS else f" [{', '.join(self.targets)}]"
         return click.option(self.flag, self.name, help=self.help + only, **self.settings)(function)
 
 
@@ -129,18 +121,18 @@ _COMPILER: tuple[Option, ...] = (
         "--workers",
         "Ranks built at once; by default what GPUs and the host's memory hold.",
         (TENSORRT_LLM,),
-        type=_COUNT,
+        type=COUNT,
     ),
     _option(
         "--timing-cache",
         "TensorRT's timing cache; by default one in the user's cache folder.",
         (TENSORRT_LLM,),
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=FILE_TO_WRITE,
     ),
 )
 _ENGINE: tuple[Option, ...] = (
-    _option("--max-input-len", "Tokens of a prompt at most.", (TENSORRT_LLM,), type=_COUNT),
-    _option("--max-beam-width", "Beams of beam search.", COMPILED, type=_COUNT),
+    _option("--max-input-len", "Tokens of a prompt at most.", (TENSORRT_LLM,), type=COUNT),
+    _option("--max-beam-width", "Beams of beam search.", COMPILED, type=COUNT),
     _option(
         "--gather-logits",
         "Keep the logits of these phases for clients that ask for them.",
@@ -158,7 +150,7 @@ _ENGINE: tuple[Option, ...] = (
         "--max-lora-rank",
         "The largest adapter's rank; openvino's alone is for adapters of anything.",
         COMPILED,
-        type=_COUNT,
+        type=COUNT,
     ),
     _option(
         "--speculative",
@@ -166,7 +158,7 @@ _ENGINE: tuple[Option, ...] = (
         (TENSORRT_LLM,),
         type=click.Choice(_SPECULATIVE),
     ),
-    _option("--max-draft-len", "Tokens of a draft at most.", (TENSORRT_LLM,), type=_COUNT),
+    _option("--max-draft-len", "Tokens of a draft at most.", (TENSORRT_LLM,), type=COUNT),
     _option(
         "--weight-streaming",
         "Let weights stay in the host's memory.",
@@ -194,9 +186,9 @@ _ENGINE: tuple[Option, ...] = (
 def _layout(targets: tuple[str, ...]) -> tuple[Option, ...]:
     """Ranks. A checkpoint has its own, which `convert` gave it."""
     return (
-        _option("--tp", "Tensor-parallel ranks.", targets, type=_COUNT),
-        _option("--pp", "Pipeline-parallel ranks.", targets, type=_COUNT),
-        _option("--moe-ep", "Expert-parallel ranks, of the tensor-parallel.", targets, type=_COUNT),
+        _option("--tp", "Tensor-parallel ranks.", targets, type=COUNT),
+        _option("--pp", "Pipeline-parallel ranks.", targets, type=COUNT),
+        _option("--moe-ep", "Expert-parallel ranks, of the tensor-parallel.", targets, type=COUNT),
     )
 
 
@@ -224,21 +216,21 @@ class Chosen:
         return {name: self.given[name] for name in names if name in self.given}
 
 
-def target(options: tuple[Option, ...], targets: tuple[str, ...] = TARGETS) -> Callable[[F], F]:
+def target(options: tuple[Option, ...]) -> Callable[[F], F]:
     """Give a command --target and these options; it gets them as `chosen`."""
 
     def with_options(function: F) -> F:
         @wraps(function)
         def command(*args: Any, target: str | None, **others: Any) -> Any:
             values = {option.name: others.pop(option.name) for option in options}
-            return function(*args, chosen=_chosen(options, targets, target, values), **others)
+            return function(*args, chosen=_chosen(options, target, values), **others)
 
         decorated = cast(F, command)
         for option in reversed(options):
-            decorated = option.added_to(decorated, targets)
+            decorated = option.added_to(decorated)
         return click.option(
             "--target",
-            type=click.Choice(targets),
+            type=click.Choice(TARGETS),
             show_default="tensorrt-llm where it can be built or an option is its alone,"
             " else openvino",
             help="What runs the engine.",
@@ -254,12 +246,7 @@ def default_target() -> str:
     return TENSORRT_LLM if can_build() else OPENVINO
 
 
-def _chosen(
-    options: Iterable[Option],
-    targets: tuple[str, ...],
-    target: str | None,
-    values: Mapping[str, Any],
-) -> Chosen:
+def _chosen(options: Iterable[Option], target: str | None, values: Mapping[str, Any]) -> Chosen:
     source = click.get_current_context().get_parameter_source
     asked = [option for option in options if source(option.name) not in _NOT_GIVEN]
     if target is None:
@@ -268,7 +255,7 @@ def _chosen(
     given = {}
     for option in asked:
         if target not in option.targets:
-            those = " and ".join(option.among(targets))
+            those = " and ".join(option.targets)
             raise click.UsageError(
                 f"{option.flag} is an option of the target {those}, not of {target}."
             )

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.core import ParameterSource
 
-from trtbuild.options import SECONDS
+from trtbuild.options import FILE, FILE_TO_WRITE, SECONDS, F
 
 if TYPE_CHECKING:
     from trtbuild.launching import TritonOptions
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _PORT = click.IntRange(1, 65535)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 log = click.option(
     "--log",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE_TO_WRITE,
     help="Triton's log, with the access to it beside; by default beside the repository.",
 )
 _OPTIONS = (
@@ -78,11 +73,11 @@ _OPTIONS = (
     click.option(
         "--share-gpus", is_flag=True, help="Let several engines, or instances, run on one GPU."
     ),
-    click.option("--tls-cert", type=_FILE, help="Certificate (PEM) of Triton's gRPC endpoint."),
-    click.option("--tls-key", type=_FILE, help="Key (PEM) of --tls-cert."),
+    click.option("--tls-cert", type=FILE, help="Certificate (PEM) of Triton's gRPC endpoint."),
+    click.option("--tls-key", type=FILE, help="Key (PEM) of --tls-cert."),
     click.option(
         "--tls-client-ca",
-        type=_FILE,
+        type=FILE,
         help="Whose certificates its clients must show (mTLS). ensemble and tensorrt_llm_bls show"
         " --tls-cert: it must be of that authority too.",
     ),

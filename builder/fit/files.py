@@ -51,7 +51,7 @@ def damage(
             return error.found
         return None
 
-    done, total = 0, sum(entry.size_bytes for part in parts for entry in part.files.values())
+    done, total = 0, sum(part.size_bytes for part in parts)
     with ThreadPoolExecutor(WORKERS) as pool:
         for part, found in zip(parts, pool.map(changed, parts), strict=True):
             [(name, entry)] = part.files.items()

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from builder.gpus import Gpu
-from builder.limits import check
+from builder.limits import KV_FRACTION, check
 from builder.memory.rank import (
-    KV_FRACTION,
     Load,
     RankMemory,
     fullest_rank,
@@ -20,7 +19,6 @@ from builder.memory.rank import (
 )
 
 __all__ = [
-    "KV_FRACTION",
     "ChosenLimits",
     "Load",
     "RankMemory",

@@ -8,15 +8,12 @@ from typing import Any
 
 from builder.errors import LimitError
 from builder.gpus import Gpu
-from builder.limits import TOKENS_PER_BLOCK, kv_bytes_of_sequence, kv_bytes_per_layer
+from builder.limits import KV_FRACTION, TOKENS_PER_BLOCK, kv_bytes_of_sequence, kv_bytes_per_layer
 from builder.mapping import Layout
 from builder.memory.activations import activation_bytes, runtime_bytes
 from builder.memory.weights import Weights, weights_of_ranks
 
 Config = Mapping[str, Any]
-
-KV_FRACTION = 0.9
-"""What TensorRT-LLM takes of the memory that is free once the engine is loaded, for the cache."""
 
 _TENSOR_RANKS = (2, 4, 8, 16, 32)
 

@@ -20,7 +20,7 @@ from builder.encoder import is_encoder
 from builder.errors import MissingToolError, OutputError
 from builder.limits import TOKENS_PER_BLOCK, LimitOptions, Limits, plan
 from builder.lora import places
-from builder.manifest import Manifest, identity, read
+from builder.manifest import Manifest, identity, own_version, read
 from builder.safetensors_file import StoredTensor
 from builder.targets import openvino_encoder_engine as encoders
 from builder.targets.openvino_forms import precision
@@ -146,7 +146,7 @@ def _manifest(
     source: Checkpoint, limits: Limits, build_config: Mapping[str, Any], name: str | None
 ) -> Manifest:
     try:
-        made_by = {"trtbuild": version("trtbuild"), "openvino": version("openvino")}
+        made_by = {"trtbuild": own_version(), "openvino": version("openvino")}
     except PackageNotFoundError:
         raise MissingToolError(
             "the openvino target needs OpenVINO", do="pip install 'trtbuild[cpu]'"

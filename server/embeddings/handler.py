@@ -18,19 +18,18 @@ from server.config import ServedEmbedding, ServedModel
 from server.edge.call import call_of
 from server.embeddings.texts import EncoderText
 from server.errors import DeadlineError, InternalError, InvalidRequestError, RequestError
-from server.http import JSON, error_response, shutting_down, unless_gone
+from server.http import JSON, unless_gone
 from server.models import Found
 from server.protocol import openai_errors
 from server.protocol.openai_embeddings import EmbeddingRequest, entry, parse, render
 from server.serving import Serving
 from server.telemetry.exchange import exchange_of
-from server.telemetry.metrics import CANCELLED, RequestMeter
+from server.telemetry.metrics import RequestMeter
 from server.text.offload import parsed
 
 ENDPOINT: Final = "embeddings"
 _AT_ONCE: Final = 64
 """Inputs of one request that are with Triton: a whole batch, and no more than others get."""
-_CLIENT_GONE: Final = 499
 
 
 class Embeddings:
@@ -55,17 +54,11 @@ class Embeddings:
             try:
                 work = self._answer(asked, found, request, meter)
                 return await unless_gone(request.receive, work)
-            except RequestError as error:
-                meter.failed(error, openai_errors.shape(error).status)
-                return error_response(error)
             except ClientDisconnect:
-                meter.outcome = CANCELLED
-                return Response(status_code=_CLIENT_GONE)
-            except asyncio.CancelledError:  # the drain is over
-                meter.outcome = CANCELLED
-                return error_response(shutting_down())
+                raise
             except Exception as error:
-                meter.failed(error, openai_errors.shape(InternalError("")).status)
+                told = error if isinstance(error, RequestError) else InternalError("")
+                meter.failed(error, openai_errors.shape(told).status)
                 raise
 
     async def _answer(

@@ -12,7 +12,7 @@ from server.openapi.bodies import BODIES
 from server.openapi.errors import EVERY, OF_KEYS, answers
 from server.openapi.operations import JSON, OPERATIONS, TAGS, Operation
 from server.openapi.schemas import Schema, Schemas
-from server.status import package_version
+from server.version import own_version
 
 EVENTS: Final = "text/event-stream"
 
@@ -72,7 +72,7 @@ def document(table: Iterable[Row]) -> Schema:
         "openapi": "3.1.0",
         "info": {
             "title": "trtbuild",
-            "version": package_version(),
+            "version": own_version(),
             "summary": _SUMMARY,
             "description": _DESCRIPTION,
         },

@@ -114,7 +114,7 @@ def render_text(text: str) -> bytes:
 def _prompt(request: TokenizeBody, param: str) -> Prompt:
     add_special_tokens = request.add_special_tokens
     if request.messages is not None:
-        return chat_prompt(request, tools=checked_tools(request.tools, "tools"))
+        return chat_prompt(request, tools=checked_tools(request.tools))
     for name in _ONLY_MESSAGES:
         if getattr(request, name) is not None:
             raise InvalidRequestError(f"'{name}' belongs to 'messages'", param=name)

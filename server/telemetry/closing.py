@@ -24,7 +24,7 @@ def count(tally: Tally, seen: Measurement) -> None:
     tally.add(the.GENERATED_TOKENS, model, amount=seen.generated_tokens)
     tally.distribution(the.ITL, model).sum += seen.between_tokens_seconds
     tally.add(the.CACHED_TOKENS, model, amount=seen.cached_tokens)
-    if seen.cache_told or seen.cached_tokens:
+    if seen.cache_told:
         tally.add(the.LOOKED_UP_TOKENS, model, amount=seen.prompt_tokens)
     if (queue := seen.queue_seconds) is not None:
         tally.distribution(the.QUEUE, model).observe(queue)

@@ -86,10 +86,9 @@ class RequestMeter(Measurement):
         """The prompts' token ids; call it only where `keeps_prompts`."""
         self.exchange.prompts = ids
 
-    def prompt(self, count: int, cached: int = 0) -> None:
-        """The prompts' tokens, all together; `cached` of them were there, where no Perf tells."""
+    def prompt(self, count: int) -> None:
+        """The prompts' tokens, all together."""
         self.prompt_tokens += count
-        self.reused_tokens += cached
         self._tally.add(the.PROMPT_TOKENS, self.model, amount=count)
 
     def tokens(self, count: int, choice: int = 0) -> None:

@@ -36,9 +36,9 @@ class Numbers:
         """`model` as labels have it: "" for what isn't served, which clients could make up."""
         return model if self._known is None or model in self._known else ""
 
-    def refused(self, endpoint: str, outcome: str, model: str = "") -> None:
+    def refused(self, endpoint: str, outcome: str) -> None:
         """Count a request that ended before there was anything to measure of it."""
-        self.tally.add(the.REQUESTS, self.label(model), endpoint, outcome)
+        self.tally.add(the.REQUESTS, "", endpoint, outcome)
 
     def begun(self, measurement: Measurement) -> None:
         """A request is in flight now."""

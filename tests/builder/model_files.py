@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from builder import families
+from builder.checkpoint import Checkpoint
+from builder.checkpoint_check import check
+from builder.convert import ConvertOptions, convert
 from builder.dtypes import NUMPY, Array
 from builder.safetensors_writer import Compute, PendingTensor, write
 
@@ -49,3 +52,14 @@ def write_safetensors(path: Path, tensors: dict[str, Array]) -> None:
             for name, array in tensors.items()
         ],
     )
+
+
+def converted(folder: Path, out: Path, **options: Any) -> list[dict[str, Array]]:
+    """The tensors of each rank of the folder's checkpoint, which is checked."""
+    convert(folder, out, options=ConvertOptions(**options))
+    check(out)
+    checkpoint = Checkpoint.open(out)
+    return [
+        {name: tensor.numpy() for name, tensor in checkpoint.tensors(rank).items()}
+        for rank in range(checkpoint.layout.files)
+    ]

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from int4_files import CONFIGS, GROUP, INT4_FIELDS, write_folder
-from model_files import write_safetensors
+from model_files import converted, write_safetensors
 
 from builder import safetensors_file
-from builder.checkpoint import Checkpoint
 from builder.checkpoint_check import check
 from builder.convert import ConvertOptions, convert, planned
 from builder.dtypes import Array
@@ -50,16 +49,6 @@ def weights(tensors: dict[str, Array]) -> dict[str, Array]:
     return found
 
 
-def ranks(folder: Path, out: Path, **options: Any) -> list[dict[str, Array]]:
-    convert(folder, out, options=ConvertOptions(**options))
-    check(out)
-    checkpoint = Checkpoint.open(out)
-    return [
-        {name: tensor.numpy() for name, tensor in checkpoint.tensors(rank).items()}
-        for rank in range(checkpoint.layout.files)
-    ]
-
-
 def share(matrix: Array, rank: int, of: int, axis: int) -> Array:
     return np.split(matrix, of, axis)[rank]
 
@@ -70,7 +59,7 @@ def test_every_weight_is_the_sources(
     tmp_path: Path, tiny_tokenizer: Path, method: str, changes: dict[str, Any], dtype: str
 ) -> None:
     truth = write_folder(tmp_path / "model", tiny_tokenizer, method, **changes)
-    (tensors,) = ranks(tmp_path / "model", tmp_path / "out", dtype=dtype)
+    (tensors,) = converted(tmp_path / "model", tmp_path / "out", dtype=dtype)
     found = weights(tensors)
     prefix, hf = "transformer.layers.1.", LAYER + "self_attn."
     qkv = np.concatenate([truth[f"{hf}{each}_proj.weight"] for each in "qkv"])
@@ -91,7 +80,7 @@ def test_each_rank_has_its_own_share(
 ) -> None:
     truth = write_folder(tmp_path / "model", tiny_tokenizer, method)
     head = INT4_FIELDS["hidden_size"] // HEADS
-    for rank, tensors in enumerate(ranks(tmp_path / "model", tmp_path / "out", tp=tp)):
+    for rank, tensors in enumerate(converted(tmp_path / "model", tmp_path / "out", tp=tp)):
         found, prefix = weights(tensors), "transformer.layers.1."
         q, k, v = (truth[f"{LAYER}self_attn.{each}_proj.weight"] for each in "qkv")
         mine = slice(rank * KV_HEADS // tp * head, None)
@@ -136,7 +125,7 @@ def test_a_plan_is_what_is_written(tmp_path: Path, tiny_tokenizer: Path) -> None
     write_folder(tmp_path / "model", tiny_tokenizer, "awq")
     options = ConvertOptions(tp=2)
     plan = planned(tmp_path / "model", options)
-    for rank, tensors in enumerate(ranks(tmp_path / "model", tmp_path / "out", tp=2)):
+    for rank, tensors in enumerate(converted(tmp_path / "model", tmp_path / "out", tp=2)):
         assert {t.name: t.shape for t in plan[rank]} == {n: a.shape for n, a in tensors.items()}
 
 
@@ -226,7 +215,7 @@ def test_check_finds_a_quantized_tensor_of_another_shape(
     tmp_path: Path, tiny_tokenizer: Path
 ) -> None:
     write_folder(tmp_path / "model", tiny_tokenizer, "awq")
-    (mapped,) = ranks(tmp_path / "model", tmp_path / "out")
+    (mapped,) = converted(tmp_path / "model", tmp_path / "out")
     tensors = {name: array.copy() for name, array in mapped.items()}
     (tmp_path / "out" / "trtbuild.json").unlink()
     name = "transformer.layers.0.mlp.fc.zero"

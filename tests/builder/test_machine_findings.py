@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stand_in_machine import DOCKER, NO_GPU, TENSORRT_LLM
 
 from builder.machine import (
     ContainerEngine,
     Host,
     InstalledGpu,
-    InstalledTensorRtLlm,
     Machine,
     Nvidia,
 )
@@ -30,12 +30,7 @@ HOST = Host(
     cores=16,
     cpu_flags=frozenset({"avx2", "avx512_bf16", "fma"}),
 )
-NO_GPU = Nvidia(present=False, problem="no NVIDIA driver", do="nothing")
 LAPTOP = Machine(nvidia=NO_GPU, tensorrt_llm=None, container=None, host=HOST)
-BUILDS = InstalledTensorRtLlm(
-    version="1.2.1", tensorrt="10.14.1.48", cuda="13.1.0", has_build=True, has_llmapi=True
-)
-DOCKER = ContainerEngine(name="docker", path="/usr/bin/docker", version="28.2.2", nvidia=True)
 
 
 def gpu(index: int = 0, sm: int = 90, **other: Any) -> InstalledGpu:
@@ -45,7 +40,7 @@ def gpu(index: int = 0, sm: int = 90, **other: Any) -> InstalledGpu:
 
 SERVER = Machine(
     nvidia=Nvidia(gpus=(gpu(0), gpu(1)), driver="590.44.01", cuda="13.1", links={(0, 1): "NV18"}),
-    tensorrt_llm=BUILDS,
+    tensorrt_llm=TENSORRT_LLM,
     container=DOCKER,
     host=HOST,
 )
@@ -124,7 +119,7 @@ def test_gpus_that_only_pcie_joins_are_told() -> None:
 
 
 def test_a_tensorrt_llm_without_its_compiler_is_told() -> None:
-    newer = replace(BUILDS, version="1.3.0rc23", has_build=False)
+    newer = replace(TENSORRT_LLM, version="1.3.0rc23", has_build=False)
     found = of(replace(SERVER, tensorrt_llm=newer), "TensorRT-LLM")
     assert found.level == "warning"
     assert "no trtllm-build" in found.found

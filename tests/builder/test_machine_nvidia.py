@@ -192,7 +192,7 @@ def test_an_nvidia_smi_that_hangs_is_given_up(says: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(ask, "TIMEOUT_S", 0.5)
     begin = time.monotonic()
     found = says(gpus=(H100,), hangs=True)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30  # of its 60
     assert "no answer in 0.5 s" in found.problem
     assert "reboot" in found.do
 

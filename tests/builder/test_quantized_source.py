@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_files import write_safetensors
+from model_files import converted, write_safetensors
 
 from builder import safetensors_file
 from builder.checkpoint import Checkpoint
@@ -101,16 +101,6 @@ def own(
 def stored(folder: Path) -> dict[str, Any]:
     tensors = safetensors_file.read(folder / "model.safetensors")
     return {name: tensor.numpy().copy() for name, tensor in tensors.items()}
-
-
-def converted(folder: Path, out: Path, **options: Any) -> list[dict[str, Array]]:
-    convert(folder, out, options=ConvertOptions(**options))
-    check(out)
-    checkpoint = Checkpoint.open(out)
-    return [
-        {name: tensor.numpy() for name, tensor in checkpoint.tensors(rank).items()}
-        for rank in range(checkpoint.layout.files)
-    ]
 
 
 @pytest.mark.parametrize("layout", range(len(LAYOUTS)))

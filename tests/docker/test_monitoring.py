@@ -117,10 +117,18 @@ def ours() -> dict[str, Labels]:
     metrics = Metrics()
     with RequestMeter(metrics, model="m", endpoint="e") as meter:
         meter.exchange.queued_seconds = 0.1
-        meter.prompt(1, cached=1)
+        meter.prompt(1)
         meter.tokens(1)
         meter.tokens(1)
-        meter.perf(Perf(arrival_ns=1, first_scheduled_ns=2, first_token_ns=3, last_token_ns=4))
+        meter.perf(
+            Perf(
+                arrival_ns=1,
+                first_scheduled_ns=2,
+                first_token_ns=3,
+                last_token_ns=4,
+                cached_tokens=1,
+            )
+        )
         meter.finish("stop")
     metrics.tally.add(ERRORS, "m", "e", "SomeError")
     for instrument in INSTRUMENTS:

@@ -49,7 +49,7 @@ class Stack:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait_healthy(self, ready_s: float = READY_S) -> None:
+    def wait_healthy(self, ready_s: float) -> None:
         """Until /health says yes."""
         deadline = time.monotonic() + ready_s
         while not self.healthy():
@@ -85,9 +85,9 @@ def running(model: Path, work: Path, *options: str, ready_s: float = READY_S) ->
 
 
 @contextmanager
-def serving(repository: Path, *options: str, ready_s: float = READY_S) -> Iterator[Stack]:
+def serving(repository: Path, *options: str) -> Iterator[Stack]:
     """The same of a repository that there is, by `trtbuild serve`."""
-    with _stopped(_started(["serve", str(repository), *options], repository, ready_s)) as stack:
+    with _stopped(_started(["serve", str(repository), *options], repository, READY_S)) as stack:
         yield stack
 
 

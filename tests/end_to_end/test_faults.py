@@ -15,6 +15,7 @@ from pathlib import Path
 import openai
 import pytest
 from stack import NAME, Stack, running, tritonservers
+from waiting import until
 
 pytestmark = pytest.mark.triton
 
@@ -92,10 +93,7 @@ def test_a_killed_parent_leaves_no_orphan(small_stack: Stack) -> None:
     assert small_stack.processes(SERVER)
     small_stack.process.kill()
     small_stack.process.wait()
-    deadline = time.monotonic() + 60
-    while small_stack.processes(SERVER) or small_stack.processes(STUB):
-        assert time.monotonic() < deadline, "Triton outlives its parent"
-        time.sleep(0.1)
+    until(lambda: not small_stack.processes(SERVER) and not small_stack.processes(STUB))
 
 
 def test_a_second_stack_on_the_same_port_is_refused(small_stack: Stack) -> None:

@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import openai
 import pytest
 from openai import OpenAI
 from stack import tritonservers
+from waiting import until
 
 from builder.convert import ConvertOptions, convert
 from builder.limits import LimitOptions
@@ -108,13 +108,6 @@ def parts(repository: Path, tmp_path: Path) -> Iterator[Parts]:
         process.wait(60)
 
 
-def until(condition: Callable[[], object], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.1)
-
-
 def ready(*urls: str) -> int:
     """The exit code of the containers' health check."""
     return subprocess.run([sys.executable, "-I", "-S", READY, *urls], check=False).returncode
@@ -122,37 +115,37 @@ def ready(*urls: str) -> int:
 
 def test_a_proxy_waits_for_its_triton_and_finds_it_again_whatever_dies(parts: Parts) -> None:
     parts.start_proxy()
-    until(lambda: parts.status("proxy") == 503)
+    until(lambda: parts.status("proxy") == 503, 120)
     assert ready(parts.url("proxy")) == 1
     with pytest.raises(openai.InternalServerError) as refused:
         parts.ask()
     assert refused.value.status_code == 503
 
     triton = parts.start_triton()
-    until(lambda: parts.status("proxy") == 200)
+    until(lambda: parts.status("proxy") == 200, 120)
     # Triton opens its HTTP port a moment after gRPC, which the proxy asks
-    until(lambda: ready(parts.url("proxy"), parts.url("triton")) == 0)
+    until(lambda: ready(parts.url("proxy"), parts.url("triton")) == 0, 120)
     assert parts.ask() in ("length", "stop")
 
     [server] = tritonservers(triton.pid)
     os.kill(server, signal.SIGKILL)
-    until(lambda: tritonservers(triton.pid) not in ([server], []))
-    until(lambda: parts.status("proxy") == 200)
+    until(lambda: tritonservers(triton.pid) not in ([server], []), 120)
+    until(lambda: parts.status("proxy") == 200, 120)
     assert parts.ask() in ("length", "stop")
 
     [server] = tritonservers(triton.pid)
     triton.kill()
     triton.wait()
-    until(lambda: processes.read(server) is None)
+    until(lambda: processes.read(server) is None, 120)
     assert parts.status("proxy") == 503
     parts.start_triton()
-    until(lambda: parts.status("proxy") == 200)
+    until(lambda: parts.status("proxy") == 200, 120)
     assert parts.ask() in ("length", "stop")
 
 
 def test_each_part_ends_in_order_when_it_is_told_to(parts: Parts) -> None:
     triton, proxy = parts.start_triton(), parts.start_proxy()
-    until(lambda: parts.status("proxy") == parts.status("triton") == 200)
+    until(lambda: parts.status("proxy") == parts.status("triton") == 200, 120)
     [server] = tritonservers(triton.pid)
     proxy.terminate()
     assert proxy.wait(60) == 0
@@ -165,7 +158,7 @@ def test_each_part_ends_in_order_when_it_is_told_to(parts: Parts) -> None:
 
 def test_a_triton_that_is_still_starting_ends_when_it_is_told_to(parts: Parts) -> None:
     triton = parts.start_triton()
-    until(lambda: tritonservers(triton.pid))
+    until(lambda: tritonservers(triton.pid), 120)
     below = processes.descendants(triton.pid)  # a stub that is being forked is a tritonserver too
     triton.terminate()
     assert triton.wait(60) == 0

@@ -25,6 +25,7 @@ import openai
 import pytest
 from openai import OpenAI
 from stack import tritonservers
+from waiting import until
 
 from builder.convert import ConvertOptions, convert
 from builder.limits import LimitOptions
@@ -177,7 +178,7 @@ def started(repository: Path, folder: Path) -> Iterator[Stack]:
         proxy = subprocess.Popen([*command, *options])
         try:
             stack = Stack(triton, proxy, f"http://127.0.0.1:{port}", begun)
-            until(lambda: healthy(stack))
+            until(lambda: healthy(stack), 180)
             yield stack
         finally:
             proxy.terminate()
@@ -189,13 +190,6 @@ def healthy(stack: Stack) -> bool:
         return httpx2.get(f"{stack.url}/health", timeout=5, trust_env=False).status_code == 200
     except httpx2.TransportError:
         return False
-
-
-def until(condition: Any, timeout_s: float = 180) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.timeout(1200)
@@ -213,10 +207,10 @@ def test_every_request_ends_soon_and_once_however_often_triton_is_killed(
         try:
             for _ in range(kills):
                 enough = stack.answers + CLIENTS
-                until(lambda enough=enough: stack.answers >= enough)
+                until(lambda enough=enough: stack.answers >= enough, 180)
                 killed.append(stack.kill())
             enough = stack.answers + CLIENTS
-            until(lambda: stack.answers >= enough)
+            until(lambda: stack.answers >= enough, 180)
         finally:
             stack.stopping.set()
         for run in runs:

@@ -21,7 +21,6 @@ PRESETS: Mapping[str, str] = {
     "int8_wo": "INT8_WEIGHT_ONLY_CFG",
     "nvfp4": "NVFP4_DEFAULT_CFG",
 }
-WITH_GROUPS = [recipe.name for recipe in RECIPES.values() if recipe.group_sizes]
 WIDTHS: Mapping[Any, int] = {8: 8, 4: 4, (4, 3): 8, (2, 1): 4}
 
 

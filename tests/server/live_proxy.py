@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ def config(
     models = (served(folder, max_seq_len=max_seq_len, **(model or {})),)
     defaults = {"triton_addresses": ("127.0.0.1:1",), "models": models, "port": 0}
     return ServerConfig(**{**defaults, **values})
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Once a client's connection is."""
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 @asynccontextmanager

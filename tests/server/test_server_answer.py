@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_tokenizers import EOS, IM_END, byte_level, sentencepiece_like, write_folder
+from small_tokenizers import EOS, IM_END, byte_level, ids, sentencepiece_like, write_folder
 from text_answers import answer_of, prepared
 from tokenizers import AddedToken
 
@@ -26,11 +26,6 @@ RAW.add_special_tokens([AddedToken(THINK, special=True), AddedToken(END_THINK, s
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     folder = write_folder(tmp_path_factory.mktemp("answer"), RAW)
     return TextTokenizer(folder, offload_chars=1000)
-
-
-def ids(text: str) -> list[int]:
-    encoded: list[int] = RAW.encode(text, add_special_tokens=False).ids
-    return encoded
 
 
 def run(
@@ -67,8 +62,8 @@ def test_of_several_answers_tokens_that_were_written_for_one_make_it_no_likelier
     tokenizer: TextTokenizer,
 ) -> None:
     answer = answer_of(tokenizer, prompt=prepared(max_tokens=100), log_probs=0)
-    answer.feed([Tokens(ids("one fox"), log_probs=[-1.0] * len(ids("one fox")))])
-    answer.feed([Tokens(ids(" more"))])
+    answer.feed([Tokens(ids(RAW, "one fox"), log_probs=[-1.0] * len(ids(RAW, "one fox")))])
+    answer.feed([Tokens(ids(RAW, " more"))])
     assert answer.mean_log_prob == -1
 
 
@@ -76,54 +71,54 @@ def test_of_several_answers_tokens_that_were_written_for_one_make_it_no_likelier
 def test_an_end_token_ends_the_answer_unseen_and_counted(
     tokenizer: TextTokenizer, end: str
 ) -> None:
-    events, answer = run(tokenizer, [*ids("one fox"), RAW.token_to_id(end), *ids("more")])
+    events, answer = run(tokenizer, [*ids(RAW, "one fox"), RAW.token_to_id(end), *ids(RAW, "more")])
     assert text_of(events) == "one fox"
     assert events[-1].finish_reason == "stop"
     assert events[-1].stopped_by is None
-    assert answer.completion_tokens == len(ids("one fox")) + 1
+    assert answer.completion_tokens == len(ids(RAW, "one fox")) + 1
 
 
 def test_an_engine_that_drops_the_end_token_stopped_too(tokenizer: TextTokenizer) -> None:
-    events, _ = run(tokenizer, ids("one"))
+    events, _ = run(tokenizer, ids(RAW, "one"))
     assert events[-1].finish_reason == "stop"
 
 
 def test_the_limit_is_a_length(tokenizer: TextTokenizer) -> None:
-    tokens = ids("one two three")
+    tokens = ids(RAW, "one two three")
     events, answer = run(tokenizer, tokens, max_tokens=len(tokens))
     assert (text_of(events), events[-1].finish_reason) == ("one two three", "length")
     assert answer.completion_tokens == len(tokens)
 
 
 def test_an_end_token_that_is_the_last_allowed_one_is_a_stop(tokenizer: TextTokenizer) -> None:
-    tokens = [*ids("one"), RAW.token_to_id(EOS)]
+    tokens = [*ids(RAW, "one"), RAW.token_to_id(EOS)]
     events, _ = run(tokenizer, tokens, max_tokens=len(tokens))
     assert events[-1].finish_reason == "stop"
 
 
 def test_ignored_end_tokens_are_neither_ends_nor_shown(tokenizer: TextTokenizer) -> None:
-    tokens = [*ids("a"), RAW.token_to_id(EOS), *ids("b")]
+    tokens = [*ids(RAW, "a"), RAW.token_to_id(EOS), *ids(RAW, "b")]
     events, _ = run(tokenizer, tokens, ignore_eos=True, max_tokens=len(tokens))
     assert (text_of(events), events[-1].finish_reason) == ("ab", "length")
 
 
 def test_a_stop_id_ends_and_is_told(tokenizer: TextTokenizer) -> None:
-    stop = ids("b")[0]
-    events, _ = run(tokenizer, ids("abc"), stop_token_ids=(stop,))
+    stop = ids(RAW, "b")[0]
+    events, _ = run(tokenizer, ids(RAW, "abc"), stop_token_ids=(stop,))
     assert (text_of(events), events[-1].stopped_by) == ("a", stop)
-    events, _ = run(tokenizer, ids("abc"), stop_token_ids=(stop,), include_stop=True)
+    events, _ = run(tokenizer, ids(RAW, "abc"), stop_token_ids=(stop,), include_stop=True)
     assert text_of(events) == "ab"
 
 
 def test_nothing_ends_an_answer_before_its_min_tokens(tokenizer: TextTokenizer) -> None:
-    tokens = [*ids("ab"), RAW.token_to_id(EOS), *ids("ab")]
+    tokens = [*ids(RAW, "ab"), RAW.token_to_id(EOS), *ids(RAW, "ab")]
     assert len(tokens) == 5
     events, _ = run(tokenizer, tokens, min_tokens=3, stop=("b",))
     assert (text_of(events), events[-1].stopped_by) == ("aba", "b")
 
 
 def test_a_character_cut_by_the_limit_is_flushed(tokenizer: TextTokenizer) -> None:
-    tokens = ids("\U0010ffff")
+    tokens = ids(RAW, "\U0010ffff")
     assert len(tokens) > 1
     events, _ = run(tokenizer, tokens[:1], max_tokens=1)
     assert text_of(events) == "\N{REPLACEMENT CHARACTER}"
@@ -133,22 +128,22 @@ def test_a_character_cut_by_the_limit_is_flushed(tokenizer: TextTokenizer) -> No
 def test_tokens_after_the_stop_string_in_one_message_arent_counted(
     tokenizer: TextTokenizer, group: int
 ) -> None:
-    events, answer = run(tokenizer, ids("one STOP two"), stop=("STOP",), group=group)
+    events, answer = run(tokenizer, ids(RAW, "one STOP two"), stop=("STOP",), group=group)
     assert (text_of(events), events[-1].stopped_by) == ("one ", "STOP")
-    assert answer.completion_tokens == len(ids("one STOP"))
+    assert answer.completion_tokens == len(ids(RAW, "one STOP"))
 
 
 def test_log_probs_wait_for_their_text_and_end_with_it(tokenizer: TextTokenizer) -> None:
-    events, _ = run(tokenizer, ids("aSTb"), stop=("STOP",), log_probs=0)
+    events, _ = run(tokenizer, ids(RAW, "aSTb"), stop=("STOP",), log_probs=0)
     assert (events[0].text, shown(events[0].log_probs)) == ("a", ["a"])
     assert (events[1].text, shown(events[1].log_probs)) == ("STb", ["S", "T", "b"])
-    events, _ = run(tokenizer, ids("aSTOPb"), stop=("STOP",), log_probs=0)
+    events, _ = run(tokenizer, ids(RAW, "aSTOPb"), stop=("STOP",), log_probs=0)
     assert [token.text for event in events for token in event.log_probs] == ["a"]
 
 
 def test_alternatives_are_told_with_their_bytes(tokenizer: TextTokenizer) -> None:
     answer = answer_of(tokenizer, log_probs=2)
-    a, b = ids("a")[0], ids("b")[0]
+    a, b = ids(RAW, "a")[0], ids(RAW, "b")[0]
     event = answer.feed([Tokens(ids=[a], log_probs=[-0.2], top=[[(a, -0.2), (b, -1.9)]])])
     assert event
     (token,) = event.log_probs
@@ -157,19 +152,19 @@ def test_alternatives_are_told_with_their_bytes(tokenizer: TextTokenizer) -> Non
 
 
 def test_an_echoed_prompt_comes_first_with_its_log_probs(tokenizer: TextTokenizer) -> None:
-    prompt = ids("fox")
+    prompt = ids(RAW, "fox")
     answer = answer_of(tokenizer, prompt=prepared(prompt, echo="fox"), echo=True, log_probs=1)
     told = [
         PromptLogProb(log_prob=-1.0 - n, top=[(prompt[0], -0.1)]) for n in range(len(prompt) - 1)
     ]
-    first = answer.feed([Tokens(ids=ids("a"), log_probs=[-0.5])], prompt=told)
+    first = answer.feed([Tokens(ids=ids(RAW, "a"), log_probs=[-0.5])], prompt=told)
     assert first
     assert first.text == "foxa"
     assert shown(first.log_probs) == [*(RAW.decode([i]) for i in prompt), "a"]
     values = [token.log_prob for token in first.log_probs]
     assert values == [None, *(one.log_prob for one in told), -0.5]
     assert [len(token.top) for token in first.log_probs] == [0, *(1 for _ in told), 0]
-    second = answer.feed([Tokens(ids=ids("b"), log_probs=[-0.5])])
+    second = answer.feed([Tokens(ids=ids(RAW, "b"), log_probs=[-0.5])])
     assert second
     assert (second.text, shown(second.log_probs)) == ("b", ["b"])
     told_of = [*first.log_probs, *second.log_probs]
@@ -179,15 +174,15 @@ def test_an_echoed_prompt_comes_first_with_its_log_probs(tokenizer: TextTokenize
 def test_where_only_the_prompt_is_wanted_the_engines_token_is_not_told(
     tokenizer: TextTokenizer,
 ) -> None:
-    prompt = prepared(ids("fox"), max_tokens=0, echo="fox")
+    prompt = prepared(ids(RAW, "fox"), max_tokens=0, echo="fox")
     answer = answer_of(tokenizer, prompt=prompt, echo=True)
-    event = answer.feed([Tokens(ids=ids("a"))], last=True)
+    event = answer.feed([Tokens(ids=ids(RAW, "a"))], last=True)
     assert event
     assert (event.text, event.finish_reason, answer.completion_tokens) == ("fox", "length", 0)
 
 
 def test_ids_are_told_of_prompt_and_answer_where_asked_for(tokenizer: TextTokenizer) -> None:
-    tokens = [*ids("a b"), RAW.token_to_id(EOS)]
+    tokens = [*ids(RAW, "a b"), RAW.token_to_id(EOS)]
     answer = answer_of(tokenizer, prompt=prepared([5, 6]), return_token_ids=True)
     events, _ = run(tokenizer, tokens, answer=answer)
     assert [i for event in events for i in event.token_ids] == tokens
@@ -238,27 +233,27 @@ def reasoning_answer(tokenizer: TextTokenizer, **values: Any) -> Answer:
 def test_reasoning_is_told_apart_and_its_tokens_are_counted(
     tokenizer: TextTokenizer, group: int
 ) -> None:
-    thought = [RAW.token_to_id(THINK), *ids("quick fox"), RAW.token_to_id(END_THINK)]
+    thought = [RAW.token_to_id(THINK), *ids(RAW, "quick fox"), RAW.token_to_id(END_THINK)]
     answer = reasoning_answer(tokenizer)
-    events, _ = run(tokenizer, [*thought, *ids("dog")], group=group, answer=answer)
+    events, _ = run(tokenizer, [*thought, *ids(RAW, "dog")], group=group, answer=answer)
     whole = joined(events)
     assert (whole.reasoning, whole.text, whole.finish_reason) == ("quick fox", "dog", "stop")
-    assert answer.reasoning_tokens == len(ids("quick fox"))
-    assert answer.completion_tokens == len(thought) + len(ids("dog"))
+    assert answer.reasoning_tokens == len(ids(RAW, "quick fox"))
+    assert answer.completion_tokens == len(thought) + len(ids(RAW, "dog"))
 
 
 def test_reasoning_is_left_out_where_it_isnt_wanted(tokenizer: TextTokenizer) -> None:
-    thought = [RAW.token_to_id(THINK), *ids("quick fox"), RAW.token_to_id(END_THINK)]
+    thought = [RAW.token_to_id(THINK), *ids(RAW, "quick fox"), RAW.token_to_id(END_THINK)]
     answer = reasoning_answer(tokenizer, include_reasoning=False)
-    events, _ = run(tokenizer, [*thought, *ids("dog")], answer=answer)
+    events, _ = run(tokenizer, [*thought, *ids(RAW, "dog")], answer=answer)
     assert (joined(events).reasoning, joined(events).text) == ("", "dog")
-    assert answer.reasoning_tokens == len(ids("quick fox"))
+    assert answer.reasoning_tokens == len(ids(RAW, "quick fox"))
 
 
 def test_a_stop_tokens_text_has_its_log_probability(tokenizer: TextTokenizer) -> None:
-    (stop,) = ids("!")
+    (stop,) = ids(RAW, "!")
     values = {"log_probs": 0, "stop_token_ids": (stop,), "include_stop": True}
-    events, _ = run(tokenizer, [*ids("dog"), stop], **values)
+    events, _ = run(tokenizer, [*ids(RAW, "dog"), stop], **values)
     whole = joined(events)
     assert whole.text == "dog!"
     assert b"".join(token.content for token in whole.log_probs) == b"dog!"
@@ -274,7 +269,7 @@ def test_tokens_that_are_no_content_say_so_and_none_is_lost(
     request = TextRequest(model="m", prompts=[prompt], prompt_param="messages", tools=use)
     parsing = parsing_for(ParserChoice.of(None, (), tool_parser="hermes"), request)
     answer = answer_of(tokenizer, parsing=parsing, log_probs=0)
-    events, _ = run(tokenizer, ids(text), group=group, answer=answer, log_probs=0)
+    events, _ = run(tokenizer, ids(RAW, text), group=group, answer=answer, log_probs=0)
     whole = joined(events)
     told = [token.content.decode() for token in whole.log_probs]
     assert "".join(told) == text

@@ -11,7 +11,8 @@ from typing import Any
 import openai
 import pytest
 from live_proxy import MODEL, LiveProxy, config, live_proxy
-from small_tokenizers import EOS, IM_END, byte_level, write_folder
+from small_tokenizers import EOS, IM_END, byte_level, ids, write_folder
+from waiting import eventually
 
 from server.backend.base import GenerateRequest
 from server.backend.memory import MemoryBackend, Script
@@ -21,13 +22,8 @@ TOKENIZER = byte_level()
 USER: list[Any] = [{"role": "user", "content": "hello"}]
 
 
-def ids(text: str) -> list[int]:
-    encoded: list[int] = TOKENIZER.encode(text, add_special_tokens=False).ids
-    return encoded
-
-
 def singly(text: str, *more: int) -> list[list[int]]:
-    return [[token] for token in (*ids(text), *more)]
+    return [[token] for token in (*ids(TOKENIZER, text), *more)]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +68,10 @@ async def test_a_chat_is_answered_with_true_usage_and_reason(serve: Serve) -> No
     assert answer.id.startswith("chatcmpl-")
     (request,) = backend.requests
     prompt = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
-    assert request.input_ids == ids(prompt), "rendered by the template, with no second BOS"
+    assert request.input_ids == ids(TOKENIZER, prompt), "by the template, with no second BOS"
     assert answer.usage.prompt_tokens == len(request.input_ids)
-    assert answer.usage.completion_tokens == len(ids("Hi, fox 😀!")) + 1, "the end token counts"
+    written = ids(TOKENIZER, "Hi, fox 😀!")
+    assert answer.usage.completion_tokens == len(written) + 1, "the end token counts"
 
 
 async def test_a_stream_gives_the_same_text_role_first_reason_last(serve: Serve) -> None:
@@ -87,7 +84,7 @@ async def test_a_stream_gives_the_same_text_role_first_reason_last(serve: Serve)
         "stop"
     ]
     assert chunks[-1].choices == []
-    assert chunks[-1].usage.completion_tokens == len(ids("Hi, fox 😀!")) + 1
+    assert chunks[-1].usage.completion_tokens == len(ids(TOKENIZER, "Hi, fox 😀!")) + 1
     assert chunks[-1].usage.prompt_tokens == len(backend.requests[0].input_ids)
 
 
@@ -104,7 +101,7 @@ async def test_a_stop_string_cuts_the_text_and_cancels_the_engine(
             reason = chunks[-1].choices[0].finish_reason
         else:
             text, reason = reply.choices[0].message.content, reply.choices[0].finish_reason
-        await until(lambda: backend.running == 0)
+        await eventually(lambda: backend.running == 0)
     assert (text, reason) == ("one two. St", "stop")
     assert len(backend.cancelled) == 1
 
@@ -120,7 +117,7 @@ async def test_log_probs_of_the_chosen_tokens(serve: Serve) -> None:
     assert {t.logprob for t in content} == {-0.5}
     streamed = [t for c in stream if c.choices[0].logprobs for t in c.choices[0].logprobs.content]
     assert streamed == content
-    assert plain.choices[0].logprobs.token_logprobs == [-0.5] * len(ids("fox 😀"))
+    assert plain.choices[0].logprobs.token_logprobs == [-0.5] * len(ids(TOKENIZER, "fox 😀"))
 
 
 async def test_completions_take_text_and_ids_one_or_many(serve: Serve) -> None:
@@ -131,7 +128,7 @@ async def test_completions_take_text_and_ids_one_or_many(serve: Serve) -> None:
         create = proxy.openai.completions.create
         one = await create(model=MODEL, prompt="The fox")
         many = await create(model=MODEL, prompt=["The fox", "lazy dog"])
-        by_ids = await create(model=MODEL, prompt=[[5, *ids("dog")]])
+        by_ids = await create(model=MODEL, prompt=[[5, *ids(TOKENIZER, "dog")]])
         stream = await chunks_of(
             await create(model=MODEL, prompt=["The fox", "lazy dog"], stream=True)
         )
@@ -215,9 +212,9 @@ async def test_a_client_that_leaves_frees_its_slot_at_once(serve: Serve, stream:
     async with serve(Script(messages=[[5]], hang=True)) as (proxy, backend):
         body = {"model": MODEL, "messages": USER, "stream": stream}
         asking = asyncio.create_task(proxy.http.post("/v1/chat/completions", json=body))
-        await until(lambda: backend.running == 1)
+        await eventually(lambda: backend.running == 1)
         asking.cancel()
-        await until(lambda: backend.running == 0)
+        await eventually(lambda: backend.running == 0)
         await until_metric(
             proxy, f'endpoint="chat_completions",model="{MODEL}",outcome="cancelled"', 1.0
         )
@@ -242,7 +239,7 @@ async def test_metrics_count_requests_and_tokens(serve: Serve) -> None:
             await chat(proxy, temperature=9)
         await until_metric(proxy, f'endpoint="chat_completions",model="{MODEL}",outcome="ok"', 1.0)
         text = (await proxy.http.get("/metrics")).text
-    generated, read = len(ids("one two")) + 1, len(backend.requests[0].input_ids)
+    generated, read = len(ids(TOKENIZER, "one two")) + 1, len(backend.requests[0].input_ids)
     label = f'{{model="{MODEL}"}}'
     assert f"trtbuild_generated_tokens_total{label} {float(generated)}" in text
     assert f"trtbuild_prompt_tokens_total{label} {float(read)}" in text
@@ -278,21 +275,13 @@ async def test_importing_the_proxy_imports_nothing_heavy() -> None:
     assert result.returncode == 0, result.stderr.decode()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async def wait() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(wait(), 30)
-
-
 async def until_metric(proxy: LiveProxy, labels: str, value: float) -> None:
     line = f"trtbuild_requests_total{{{labels}}} {value}"
-    for _ in range(2000):
-        if line in (await proxy.http.get("/metrics")).text:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"no line {line}")
+
+    async def told() -> bool:
+        return line in (await proxy.http.get("/metrics")).text.split("\n")
+
+    await eventually(told)
 
 
 async def _chunked(piece: bytes, count: int) -> AsyncIterator[bytes]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from small_tokenizers import EOS, byte_level, write_folder
+from small_tokenizers import EOS, byte_level, ids, write_folder
 from text_answers import text_request
 
 from server.backend import memory
@@ -21,13 +21,8 @@ RAW = byte_level()
 END = RAW.token_to_id(EOS)
 
 
-def ids(text: str) -> list[int]:
-    encoded: list[int] = RAW.encode(text, add_special_tokens=False).ids
-    return encoded
-
-
 def singly(text: str, *more: int) -> list[list[int]]:
-    return [[token] for token in (*ids(text), *more)]
+    return [[token] for token in (*ids(RAW, text), *more)]
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +131,7 @@ async def test_a_sequence_that_stopped_is_over_though_the_engine_goes_on(model: 
     choices, usage = await whole(model, backend, text_request("x", n=2, stop=("STOP",)))
     assert [choice.text for choice in choices] == ["one ", "never any end"]
     assert [choice.stopped_by for choice in choices] == ["STOP", None]
-    assert usage.completion_tokens == len(ids("one STOP")) + len(sequences[1])
+    assert usage.completion_tokens == len(ids(RAW, "one STOP")) + len(sequences[1])
 
 
 async def test_when_every_answer_has_stopped_the_engine_is_told(model: TextModel) -> None:
@@ -162,14 +157,15 @@ async def test_of_best_of_candidates_the_likeliest_are_answered_the_best_first(
     assert [(choice.index, choice.text) for choice in choices] == [(0, "dog"), (1, "jumps")]
     assert backend.requests[0].log_probs
     assert not choices[0].log_probs, "nobody asked for them"
-    assert usage.completion_tokens == sum(len(ids(text)) for text in likely), "all were written"
+    written = sum(len(ids(RAW, text)) for text in likely)
+    assert usage.completion_tokens == written, "all were written"
 
 
 class Judgement:
     """A stream of finished sequences, each token of one as likely as the others."""
 
     def __init__(self, likely: dict[str, float]) -> None:
-        told = [(ids(text), value) for text, value in likely.items()]
+        told = [(ids(RAW, text), value) for text, value in likely.items()]
         self._batch = [
             Tokens(ids=own, sequence=n, log_probs=[value] * len(own), final=n == len(told) - 1)
             for n, (own, value) in enumerate(told)
@@ -230,13 +226,13 @@ async def test_every_choice_echoes_the_prompt_with_its_log_probs(model: TextMode
     for choice in choices:
         assert choice.text == "The fox runs"
         values = [token.log_prob for token in choice.log_probs]
-        assert values == [None] + [-1.0] * len(prompt) + [-0.5] * len(ids(" runs"))
+        assert values == [None] + [-1.0] * len(prompt) + [-0.5] * len(ids(RAW, " runs"))
 
 
 async def test_an_error_comes_after_what_came_before_it(model: TextModel) -> None:
     backend = MemoryBackend(Script(messages=singly("one"), failure=NotReadyError("away")))
     with await generation(model, backend, text_request("x")) as running:
-        for token in ids("one"):
+        for token in ids(RAW, "one"):
             assert texts(await shown(running)) == {0: RAW.decode([token])}
         with pytest.raises(NotReadyError, match="away"):
             await shown(running)

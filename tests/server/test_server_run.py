@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from fake_triton import Send, answer, empty_final, failure, fake_triton
-from live_proxy import MODEL, config, live_proxy
-from small_tokenizers import byte_level, write_folder
+from live_proxy import MODEL, LiveProxy, config, live_proxy
+from small_tokenizers import byte_level, ids, write_folder
+from waiting import eventually
 
 from server.app import create_app
 from server.backend.memory import MemoryBackend, Script
@@ -23,27 +24,21 @@ TOKENIZER = byte_level()
 BODY: dict[str, Any] = {"model": MODEL, "prompt": "a", "max_tokens": 100}
 
 
-def ids(text: str) -> list[int]:
-    encoded: list[int] = TOKENIZER.encode(text, add_special_tokens=False).ids
-    return encoded
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("run"), TOKENIZER)
 
 
 async def test_a_drain_lets_running_answers_finish_and_takes_no_new_ones(folder: Path) -> None:
-    singly = [[token] for token in ids("one two three four five six")]
-    backend = MemoryBackend(Script(messages=singly, delay_seconds=0.05))
+    singly = [[token] for token in ids(TOKENIZER, "one two three four five six")]
+    backend = MemoryBackend(Script(messages=singly, delay_seconds=0.1))
     async with live_proxy(config(folder), backend) as proxy:
         body = {**BODY, "stream": True}
         async with proxy.http.stream("POST", "/v1/completions", json=body) as response:
             lines = response.aiter_lines()
             received = [await anext(lines)]
             proxy.stop.set()
-            while _is_listening(proxy.port):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: not _is_listening(proxy.port))
             assert backend.given < len(singly), "it is still being answered"
             received += [line async for line in lines]
     assert received[-2:] == ["data: [DONE]", ""]
@@ -58,22 +53,24 @@ def _is_listening(port: int) -> bool:
     return True
 
 
+async def _is_healthy(proxy: LiveProxy) -> bool:
+    return (await proxy.http.get("/health")).status_code == 200
+
+
 @pytest.mark.parametrize("hurry", [False, True])
 async def test_a_drain_ends_in_time_and_tells_whoever_still_waits(
     folder: Path, hurry: bool
 ) -> None:
-    backend = MemoryBackend(Script(messages=[ids("x")], hang=True))
+    backend = MemoryBackend(Script(messages=[ids(TOKENIZER, "x")], hang=True))
     settings = config(folder, drain_seconds=60 if hurry else 1)
     async with live_proxy(settings, backend) as proxy:
         upload = asyncio.create_task(_stalled_upload(proxy.url))
-        while not proxy.app.serving.room.held_bytes:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: proxy.app.serving.room.held_bytes)
         whole = asyncio.create_task(proxy.http.post("/v1/completions", json=BODY))
         stream = asyncio.create_task(
             proxy.http.post("/v1/completions", json={**BODY, "stream": True})
         )
-        while backend.running < 2:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: backend.running == 2)
         started = time.monotonic()
         (proxy.hurry if hurry else proxy.stop).set()
         proxy.stop.set()
@@ -112,7 +109,7 @@ async def _serve(app: Any, settings: Any) -> None:
 
 
 async def test_a_request_goes_all_the_way_to_triton_and_back(folder: Path) -> None:
-    answered = ids("Köln 😀 fox")
+    answered = ids(TOKENIZER, "Köln 😀 fox")
 
     async def behave(request: Any, send: Send) -> None:
         for token in answered:
@@ -143,8 +140,7 @@ async def test_a_client_that_leaves_frees_tritons_slot_within_one_step(folder: P
                 triton.cancellation.clear()
                 body = {**BODY, "stream": stream}
                 asking = asyncio.create_task(proxy.http.post("/v1/completions", json=body))
-                while len(triton.requests) <= stream:
-                    await asyncio.sleep(0.01)
+                await eventually(lambda asked=1 + stream: len(triton.requests) == asked)
                 asking.cancel()
                 await asyncio.wait_for(triton.cancellation.wait(), 20)
 
@@ -153,20 +149,17 @@ async def test_a_triton_that_is_away_is_503_at_once_and_serves_again_when_back(
     folder: Path,
 ) -> None:
     async def behave(_: Any, send: Send) -> None:
-        await send(answer(ids("x"), final=True))
+        await send(answer(ids(TOKENIZER, "x"), final=True))
 
     [port] = free_ports("127.0.0.1", 1)
     settings = config(folder, triton_addresses=(f"127.0.0.1:{port}",))
     async with live_proxy(settings, TritonBackend(settings)) as proxy:
-        away = await asyncio.wait_for(proxy.http.post("/v1/completions", json=BODY), 2)
+        away = await asyncio.wait_for(proxy.http.post("/v1/completions", json=BODY), 20)
         assert away.status_code == 503
         assert "127.0.0.1" not in away.text, "where it is is not the client's matter"
         assert (await proxy.http.get("/health")).status_code == 503
         async with fake_triton(behave, port):
-            for _ in range(600):
-                if (await proxy.http.get("/health")).status_code == 200:
-                    break
-                await asyncio.sleep(0.05)
+            await eventually(lambda: _is_healthy(proxy))
             back = await proxy.http.post("/v1/completions", json=BODY)
     assert back.json()["choices"][0]["text"] == "x"
 
@@ -191,8 +184,7 @@ async def test_a_drain_waits_for_no_client_that_reads_nothing(folder: Path) -> N
             deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
             await asyncio.sleep(0.2)
             proxy.stop.set()
-            while _is_listening(proxy.port):
-                await asyncio.sleep(0.01)
+            await eventually(lambda: not _is_listening(proxy.port))
             await asyncio.wait_for(proxy.serving, 20)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_tokenizers import BOS, EOS, IM_END, byte_level, sentencepiece_like, write_folder
+from small_tokenizers import BOS, EOS, IM_END, byte_level, ids, sentencepiece_like, write_folder
 from text_answers import text_request
 from tokenizers.normalizers import Lowercase
 
@@ -46,11 +46,6 @@ async def refused(model: TextModel, request: TextRequest) -> InvalidRequestError
     with pytest.raises(InvalidRequestError) as caught:
         await model.requests(request, "r")
     return caught.value
-
-
-def ids(text: str) -> list[int]:
-    encoded: list[int] = RAW.encode(text, add_special_tokens=False).ids
-    return encoded
 
 
 def chat(*messages: dict[str, Any], **values: Any) -> TextRequest:
@@ -102,7 +97,7 @@ async def test_a_prompt_is_the_same_wherever_it_is_encoded(
     model = model_of(folder, offload_chars=offload_chars)
     prepared = await one(model, chat())
     text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert prepared.request.input_ids == ids(text), "rendered, with no second BOS"
+    assert prepared.request.input_ids == ids(RAW, text), "rendered, with no second BOS"
     assert text.endswith(prepared.tail)
     assert (await one(model, text_request("fox"))).request.input_ids == RAW.encode("fox").ids
     plain = TextRequest(model="m", prompts=[TokenPrompt(ids=[5, 6])], prompt_param="prompt")
@@ -210,9 +205,9 @@ async def test_of_a_long_prompt_the_last_tokens_are_kept_where_that_is_asked_for
     model = model_of(folder, max_seq_len=8, max_input_len=6)
     request = text_request("abcdefghij" * 100, max_tokens=3)
     kept = await one(model, replace(request, truncate_prompt_tokens=2))
-    assert kept.request.input_ids == ids("ij")
+    assert kept.request.input_ids == ids(RAW, "ij")
     fits = await one(model, replace(request, truncate_prompt_tokens=-1))
-    assert fits.request.input_ids == ids("fghij"), "and the answer's three have their room"
+    assert fits.request.input_ids == ids(RAW, "fghij"), "and the answer's three have their room"
     assert fits.max_tokens == 3
 
 
@@ -232,7 +227,7 @@ async def test_a_bad_word_is_banned_with_and_without_its_space(
     tmp_path: Path, folder: Path
 ) -> None:
     made = await asked(folder, text_request(bad_words=("fox", " dog")))
-    assert set(made.bad_words) == {tuple(ids(text)) for text in ("fox", " fox", "dog", " dog")}
+    assert set(made.bad_words) == {tuple(ids(RAW, text)) for text in ("fox", " fox", "dog", " dog")}
     raw = sentencepiece_like()
     made = await asked(write_folder(tmp_path, raw), text_request(bad_words=("fox",)))
     assert tuple(raw.encode("fox", add_special_tokens=False).ids) in made.bad_words
@@ -288,7 +283,7 @@ async def test_an_echo_is_what_the_client_said(folder: Path) -> None:
     model = model_of(folder)
     assert (await one(model, text_request("fox", echo=True))).echo == "fox"
     tokens = TextRequest(
-        model="m", prompts=[TokenPrompt(ids=ids("dog"))], prompt_param="prompt", echo=True
+        model="m", prompts=[TokenPrompt(ids=ids(RAW, "dog"))], prompt_param="prompt", echo=True
     )
     assert (await one(model, tokens)).echo == "dog"
 

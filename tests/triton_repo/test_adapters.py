@@ -50,14 +50,14 @@ def cache(bytes_: int = 1 << 20, prefetch: Path | None = None) -> Adapters:
     return Adapters(ENGINE, limits, prefetch)
 
 
-def one_row(value: float = 1.0, *, row: tuple[int, ...] = (Q, 0, 2), width: int = 64) -> Any:
+def one_row(value: float = 1.0, *, row: tuple[int, ...] = (Q, 0, 2)) -> Any:
     """The arrays of an adapter of one module."""
-    return np.full((1, width), value, np.float16), np.array([row], np.int32)
+    return np.full((1, 64), value, np.float16), np.array([row], np.int32)
 
 
-def full_of(count: int) -> Adapters:
-    """A cache with room for so many adapters of `one_row`."""
-    return cache(max(count * ROW_BYTES, LARGEST_BYTES // 4))
+def room_for_four() -> Adapters:
+    """A cache with room for four adapters of `one_row`."""
+    return cache(max(4 * ROW_BYTES, LARGEST_BYTES // 4))
 
 
 def test_weights_are_sent_once() -> None:
@@ -97,7 +97,7 @@ def test_rows_become_the_parts_of_their_linears() -> None:
 
 
 def test_the_longest_unused_is_forgotten_and_comes_back_when_it_is_sent_again() -> None:
-    adapters = full_of(4)
+    adapters = room_for_four()
     for task_id in (1, 2, 3, 4):
         adapters.resolve(task_id, *one_row())
     adapters.resolve(1)
@@ -113,7 +113,7 @@ def test_the_longest_unused_is_forgotten_and_comes_back_when_it_is_sent_again() 
 
 
 def test_what_runs_is_not_forgotten_and_a_cache_full_of_it_says_so() -> None:
-    adapters = full_of(4)
+    adapters = room_for_four()
     running = [adapters.resolve(task_id, *one_row()) for task_id in (1, 2, 3, 4)]
     with pytest.raises(RequestError, match=r"cache is full, could not store task 5.*in use"):
         adapters.resolve(5, *one_row())
@@ -124,7 +124,7 @@ def test_what_runs_is_not_forgotten_and_a_cache_full_of_it_says_so() -> None:
 
 
 def test_fifty_adapters_take_turns_in_a_cache_of_four() -> None:
-    adapters, sent = full_of(4), 0
+    adapters, sent = room_for_four(), 0
     order = np.random.default_rng(0).integers(0, 50, size=400).tolist()
     for task_id in order:
         try:
@@ -144,7 +144,7 @@ def test_fifty_adapters_take_turns_in_a_cache_of_four() -> None:
 
 
 def test_threads_share_one_copy() -> None:
-    adapters, found = full_of(4), []
+    adapters, found = room_for_four(), []
 
     def ask() -> None:
         for task_id in range(4):

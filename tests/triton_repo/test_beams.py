@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from executing import PROMPTS, Answer, all_free, ask, executor
+from executing import PROMPTS, Answer, all_free, ask, executor, slowed
+from waiting import until
 
 from builder.errors import RequestError
 from triton_repo.executor.beams import BeamSearch
@@ -259,11 +260,11 @@ def test_the_beams_are_the_same_in_a_crowd(
 
 def test_a_cancelled_search_frees_everything_at_once(tiny_engine_dir: Path) -> None:
     with executor(tiny_engine_dir, max_beam_width=4) as one:
-        answer = search(one, PROMPTS[0], 4, max_tokens=400)
-        while not one.stats().generation_requests:
-            pass
-        assert answer.handle is not None
-        one.cancel(answer.handle)
+        with slowed(one):
+            answer = search(one, PROMPTS[0], 4, max_tokens=400)
+            until(lambda: one.stats().generation_requests)
+            assert answer.handle is not None
+            one.cancel(answer.handle)
         assert answer.wait().finishes == {0: FinishReason.CANCELLED}
         assert all_free(one)
 

@@ -14,10 +14,10 @@ import running
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_launch import until
 from tiny_encoder import FIELDS, MAX_SEQ_LEN, VOCABULARY, expected_embedding, write_encoder
 from tiny_engine import ECHO_BACKEND, make_engine
 from tritonclient.utils import InferenceServerException
+from waiting import until
 
 from builder.convert import ConvertOptions, convert
 from builder.errors import LimitError

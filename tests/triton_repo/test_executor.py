@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executing import ANSWER, PROMPTS, all_free, ask, executor
+from executing import ANSWER, PROMPTS, all_free, ask, executor, slowed
 
 from builder.errors import ArtifactError, LimitError, RequestError
 from triton_repo.executor.executor import ExecutorConfig
@@ -79,9 +79,10 @@ def test_tokens_are_the_same_in_a_crowd(
 
 def test_a_late_request_joins_and_may_finish_first(tiny_engine_dir: Path) -> None:
     with executor(tiny_engine_dir) as one:
-        long = ask(one, PROMPTS[0], max_tokens=400)
-        assert long.started.wait(60)
-        late = ask(one, PROMPTS[1], max_tokens=2).wait()
+        with slowed(one):
+            long = ask(one, PROMPTS[0], max_tokens=400)
+            assert long.started.wait(60)
+            late = ask(one, PROMPTS[1], max_tokens=2).wait()
         assert len(long.wait().tokens) == 400
         assert late.perf is not None
         assert long.perf is not None
@@ -124,10 +125,11 @@ def test_a_cancelled_request_frees_its_slot_and_blocks_in_the_next_step(
     tiny_engine_dir: Path,
 ) -> None:
     with executor(tiny_engine_dir, max_batch_size=1) as one:
-        running, waiting = ask(one, PROMPTS[0], max_tokens=450), ask(one, PROMPTS[1])
-        assert running.started.wait(60)
-        assert running.handle is not None
-        one.cancel(running.handle)
+        with slowed(one):
+            running, waiting = ask(one, PROMPTS[0], max_tokens=450), ask(one, PROMPTS[1])
+            assert running.started.wait(60)
+            assert running.handle is not None
+            one.cancel(running.handle)
         assert running.wait().finish is FinishReason.CANCELLED
         assert len(running.tokens) < 450
         assert len(waiting.wait().tokens) == ANSWER
@@ -173,7 +175,7 @@ def test_what_cannot_run_is_refused_at_once(
 
 
 def test_closing_ends_what_runs_and_what_waits(tiny_engine_dir: Path) -> None:
-    with executor(tiny_engine_dir, max_batch_size=1) as one:
+    with executor(tiny_engine_dir, max_batch_size=1) as one, slowed(one):
         answers = [ask(one, PROMPTS[0], max_tokens=450) for _ in range(3)]
         assert answers[0].started.wait(60)
     assert [answer.wait().finish for answer in answers] == [FinishReason.CANCELLED] * 3

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from executing import PROMPTS, Answer, all_free, ask, executor
+from executing import PROMPTS, Answer, all_free, ask, executor, slowed
+from waiting import until
 
 from builder.errors import RequestError
 from triton_repo.executor.executor import Executor
@@ -86,10 +86,12 @@ def test_a_failed_step_fails_the_requests_that_were_in_it(
         return run(*args)
 
     monkeypatch.setattr(one._runner, "run", sometimes)
-    running = [ask(one, prompt, max_tokens=300, num_return_sequences=2) for prompt in PROMPTS[:2]]
-    for answer in running:
-        assert answer.started.wait(30)
-    failing[0] = True
+    fields = {"max_tokens": 300, "num_return_sequences": 2}
+    with slowed(one):
+        running = [ask(one, prompt, **fields) for prompt in PROMPTS[:2]]
+        for answer in running:
+            assert answer.started.wait(30)
+        failing[0] = True
     for answer in running:
         assert "stumbled" in str(answer.wait().error)
         assert answer.finishes == dict.fromkeys(range(2), FinishReason.ERROR)
@@ -98,7 +100,8 @@ def test_a_failed_step_fails_the_requests_that_were_in_it(
 
 
 def test_a_full_queue_is_said_at_once(tiny_engine_dir: Path) -> None:
-    with executor(tiny_engine_dir, max_batch_size=1, max_queue_size=3) as one:
+    settings = {"max_batch_size": 1, "max_queue_size": 3}
+    with executor(tiny_engine_dir, **settings) as one, slowed(one):
         running = ask(one, PROMPTS[0], max_tokens=400)
         assert running.started.wait(30)
         waiting: list[Answer] = [ask(one, PROMPTS[0], max_tokens=400) for _ in range(3)]
@@ -126,9 +129,10 @@ def test_a_prompt_beyond_a_step_is_refused_without_chunked_context(
 
 def test_stats_count_what_runs_waits_and_is_held(tiny_engine_dir: Path) -> None:
     with executor(tiny_engine_dir, max_batch_size=2, kv_cache_tokens=640) as one:
-        answers = [ask(one, PROMPTS[5], max_tokens=200) for _ in range(3)]
-        while (stats := one.stats()).generation_requests < 2:
-            time.sleep(0.001)
+        with slowed(one):
+            answers = [ask(one, PROMPTS[5], max_tokens=200) for _ in range(3)]
+            until(lambda: one.stats().generation_requests == 2)
+            stats = one.stats()
         assert (stats.active_requests, stats.max_requests, stats.waiting_requests) == (3, 2, 1)
         assert (stats.scheduled_requests, stats.generation_requests) == (2, 2)
         assert (stats.max_blocks, stats.tokens_per_block) == (20, 32)

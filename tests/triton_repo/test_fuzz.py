@@ -7,7 +7,6 @@ many at a time. Each must end, with an answer or with an error that names a tens
 from __future__ import annotations
 
 import asyncio
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import tritonclient.grpc.aio as grpc_client
 from backend_repository import VOCAB, ask, engine, inputs, one, serving
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from waiting import until
 
 from triton_repo.contract import contract
 from triton_repo.launch.triton import Triton
@@ -207,7 +207,4 @@ def test_malformed_requests_all_end_and_leave_nothing_behind(triton: Triton, mod
     assert 0.3 < sum(map(bool, ends)) / len(ends) < 1
     assert ask(triton, PROMPT, 12) == expected
     assert triton.pid == pid
-    deadline = time.monotonic() + 60
-    while not idle(triton) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert idle(triton)
+    until(lambda: idle(triton))

@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from running import client, infer, tensors
 from tritonclient.utils import InferenceServerException
+from waiting import until
 
 from builder.errors import LaunchError, MissingToolError, OutputError
 from triton_repo.launch import binary, process, processes, server_log
@@ -31,7 +32,6 @@ CONFIG = """
 name: "{name}"  backend: "python"
 input {{ name: "X" data_type: TYPE_INT32 dims: -1 }}
 output {{ name: "Y" data_type: TYPE_INT32 dims: -1 }}
-model_transaction_policy {{ decoupled: {decoupled} }}
 instance_group {{ kind: KIND_CPU }}
 """
 ECHO = """
@@ -50,22 +50,12 @@ class TritonPythonModel:
 X = {"X": np.array([0, 1, 2], np.int32)}
 
 
-def add_model(
-    repository: Path, name: str = "echo", *, initialize: str = "pass", decoupled: bool = False
-) -> Path:
+def add_model(repository: Path, name: str = "echo", *, initialize: str = "pass") -> Path:
     folder = repository / name
     (folder / "1").mkdir(parents=True)
-    text = CONFIG.format(name=name, decoupled=str(decoupled).lower())
-    (folder / "config.pbtxt").write_text(text)
+    (folder / "config.pbtxt").write_text(CONFIG.format(name=name))
     (folder / "1" / "model.py").write_text(ECHO.format(initialize=initialize))
     return repository
-
-
-def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.05)
 
 
 def stubs(triton: Triton) -> list[int]:

@@ -11,10 +11,9 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from running import client, stream, tensors, text
 from token_batches import next_batch
 from tokenizers import Tokenizer
 from tritonclient.utils import InferenceServerException
+from waiting import until
 
 from builder.errors import LaunchError
 from server.backend.base import BeamSearch, GenerateRequest, Guide, Tokens
@@ -383,13 +383,6 @@ def test_sixteen_streams_at_once_get_their_own_tokens(triton: Triton) -> None:
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(ask, firsts))
     assert found == [list(range(first + 1, first + 91)) for first in firsts]
-
-
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def open_stream(connection: Any, first: int, request_id: str) -> list[int]:

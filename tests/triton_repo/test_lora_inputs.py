@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import peft_adapters
 import pytest
 from lora_graph import LoraGraph, chunk_of
 from random_model import save
+from waiting import until
 
 from builder.convert import ConvertOptions, convert
 from builder.errors import RequestError
@@ -273,7 +273,7 @@ def test_the_executor_lets_go_of_an_adapter_when_its_answer_is_out(
             executor.submit(request, answer)
             assert answer.done.wait(60)
             del request, adapter
-            assert within_seconds(60, lambda: freed(cache, one))
+            until(lambda: freed(cache, one))
     finally:
         executor.close()
 
@@ -284,13 +284,4 @@ def freed(cache: Adapters, one: Adapted) -> bool:
         cache.resolve(99, *one.arrays(2))
     except RequestError:
         return False
-    return True
-
-
-def within_seconds(limit: float, holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + limit
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
     return True

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from test_launch import until
 from tiny_engine import ECHO_BACKEND, make_engine
+from waiting import until
 from willing import Willing
 
 from builder.errors import LaunchError

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import mpirun as stand_in
 import pytest
-from test_ranks import LEADER, OURS, WORKER, lone_engine, until
+from test_ranks import LEADER, OURS, WORKER, lone_engine
+from waiting import until
 
 from triton_repo.launch import processes, ranks
 from triton_repo.launch.binary import TritonServer
@@ -121,7 +122,7 @@ def test_a_worker_that_dies_ends_all_and_all_come_back(
         [worker] = ranks.workers(os.getpid())
         assert ranks.running(os.getpid()) == {0: triton.pid}
         os.kill(worker, signal.SIGKILL)
-        until(lambda: triton.restarts == 1)
+        until(lambda: triton.restarts == 1, 120)
         assert f"a worker of the engine died (process {worker})" in events[0]
         [worker] = ranks.workers(os.getpid())
     assert (left := processes.read(worker)) is None or left.dead

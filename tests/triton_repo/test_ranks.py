@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import pytest
 from running import stream
 from tiny_engine import make_engine
+from waiting import until
 
 from builder.errors import LaunchError, MissingToolError
 from triton_repo.launch import preflight, processes, ranks
@@ -120,13 +120,6 @@ def ranks_of(triton: Triton) -> dict[int, int]:
     return found
 
 
-def until(condition: Callable[[], object], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.05)
-
-
 def answers(triton: Triton) -> bool:
     request = {
         "input_ids": np.array([[5, 6]], np.int32),
@@ -164,7 +157,7 @@ def test_a_dead_rank_ends_all_and_all_come_back(
 ) -> None:
     old = ranks_of(triton)
     os.kill(old[rank], signal.SIGKILL)
-    until(lambda: triton.restarts == 1)
+    until(lambda: triton.restarts == 1, 120)
     assert not set(ranks_of(triton).values()) & set(old.values())
     assert set(ranks_of(triton)) == {0, 1}
     assert answers(triton)
@@ -182,7 +175,7 @@ def test_a_rank_whose_end_mpirun_takes_no_notice_of_ends_all_too(
     assert leader
     os.kill(leader.parent, signal.SIGSTOP)
     os.kill(old[1], signal.SIGKILL)
-    until(lambda: triton.restarts == 1)
+    until(lambda: triton.restarts == 1, 120)
     assert "rank 1 died" in events[0]
     assert answers(triton)
 
@@ -195,7 +188,7 @@ def test_a_killed_guard_leaves_no_rank(triton: Triton) -> None:
     guard = processes.read(mpirun_process.parent)
     assert guard
     os.kill(guard.pid, signal.SIGKILL)
-    until(lambda: triton.restarts == 1)
+    until(lambda: triton.restarts == 1, 120)
     assert not set(ranks_of(triton).values()) & set(old.values())
     assert answers(triton)
 

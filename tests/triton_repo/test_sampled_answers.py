@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from executing import ANSWER, PROMPTS, all_free, ask, executor
+from executing import ANSWER, PROMPTS, all_free, ask, executor, slowed
 
 from builder.errors import RequestError
 from triton_repo.executor.request import FinishReason, SamplingParams
@@ -104,10 +104,11 @@ def test_answers_of_one_token_each(tiny_engine_dir: Path) -> None:
 
 def test_a_cancel_ends_all_answers_at_once(tiny_engine_dir: Path) -> None:
     with executor(tiny_engine_dir) as one:
-        answer = ask(one, PROMPTS[0], num_return_sequences=4, max_tokens=400)
-        assert answer.started.wait(30)
-        assert answer.handle is not None
-        one.cancel(answer.handle)
+        with slowed(one):
+            answer = ask(one, PROMPTS[0], num_return_sequences=4, max_tokens=400)
+            assert answer.started.wait(30)
+            assert answer.handle is not None
+            one.cancel(answer.handle)
         answer.wait()
         assert answer.finishes == dict.fromkeys(range(4), FinishReason.CANCELLED)
         assert all_free(one)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +13,7 @@ from plain_clients import generate
 from repeating_engine import endings, repeating_triton
 from running import client, stream, tensors, text
 from tritonclient.utils import InferenceServerException
+from waiting import until
 
 from triton_repo.control import access
 from triton_repo.control.client import Control
@@ -49,13 +49,6 @@ def told(results: list[Any]) -> tuple[str, str]:
     return "".join(texts), reasons[-1]
 
 
-def soon(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
-
-
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_stop_string_ends_the_engines_work_too(
@@ -65,7 +58,7 @@ def test_a_stop_string_ends_the_engines_work_too(
     # the string begins and ends within what the tokenizer has as one token, " the"
     found = stream(triton, model, asked("see the end. ", LONG, "he en", streaming=streaming))
     assert told(found) == ("see t", "stop")
-    assert soon(lambda: len(endings(triton)) > before)
+    until(lambda: len(endings(triton)) > before)
     how, tokens = endings(triton)[-1]
     assert how == "cancelled"
     assert tokens < LONG / 5
@@ -83,9 +76,9 @@ def test_a_client_that_goes_ends_the_engines_work(triton: Triton, model: str) ->
     with client(triton) as connection:
         connection.start_stream(lambda result, error: arrived.append(result))
         connection.async_stream_infer(model, tensors(asked("abc ", LONG)))
-        assert soon(lambda: len(arrived) > 3)
+        until(lambda: len(arrived) > 3)
         connection.stop_stream(cancel_requests=True)
-    assert soon(lambda: len(endings(triton)) > before)
+    until(lambda: len(endings(triton)) > before)
     how, tokens = endings(triton)[-1]
     assert how == "cancelled"
     assert tokens < LONG
@@ -137,7 +130,7 @@ def test_many_streams_at_once_are_whole_and_leave_nothing_behind(triton: Triton)
     for model in (*MODELS, "tensorrt_llm"):
         control.unload(model)
     # a request that Triton still held would keep its model
-    assert soon(lambda: _reasons(control) == {"unloaded"}), control.index()
+    until(lambda: _reasons(control) == {"unloaded"})
 
 
 def _reasons(control: Control) -> set[str | None]:
@@ -160,5 +153,5 @@ def _left(triton: Triton, model: str) -> None:
     with client(triton) as connection:
         connection.start_stream(lambda result, error: arrived.append(error))
         connection.async_stream_infer(model, tensors(asked("abc", LONG)))
-        assert soon(lambda: len(arrived) > 2)
+        until(lambda: len(arrived) > 2)
         connection.stop_stream(cancel_requests=True)

@@ -17,14 +17,13 @@ from typing import Any
 import peft_adapters
 import pytest
 from click.testing import CliRunner, Result
-from stand_in_machine import StandInMachine, full_environment, gpus
+from stand_in_machine import SMALL, StandInMachine, full_environment, gpus
 
 from builder.convert import convert
 from builder.errors import TrtbuildError
 from trtbuild.cli import trtbuild
 from trtbuild.target_options import FOR_BUILD, FOR_UP, TARGETS, Option
 
-SMALL = ("--max-batch-size", "4", "--max-seq-len", "128", "--max-num-tokens", "128")
 VALUES: dict[str, tuple[str, ...]] = {
     "--set": ("a=b",),
     "--gather-logits": ("all",),
@@ -42,14 +41,6 @@ def checkpoint(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("build") / "checkpoint"
     convert(tiny_models["llama"], folder)
     return folder
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInMachine:
-    """One with nothing yet."""
-    machine = StandInMachine(tmp_path / "machine")
-    machine.stand_in(monkeypatch)
-    return machine
 
 
 def run(*arguments: object, code: int = 0) -> Result:

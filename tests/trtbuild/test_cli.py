@@ -266,6 +266,15 @@ def heavy_model(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
     return folder
 
 
+SLOWLY = """
+import time
+from trtbuild import cli, console
+console.silent = lambda done, total: time.sleep(0.02)
+cli.main()
+"""
+"""The command, with some time between tensors where it tells of them: convert does."""
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("command", ["convert", "build"])
 def test_a_stopped_run_leaves_nothing_finished_and_the_next_succeeds(
@@ -276,7 +285,7 @@ def test_a_stopped_run_leaves_nothing_finished_and_the_next_succeeds(
         trtbuild("convert", heavy_model, "-o", tmp_path / "ckpt", "--dtype", "float32")
         arguments = ["build", tmp_path / "ckpt", "-o", tmp_path / "out"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "trtbuild", *map(str, arguments)],
+        [sys.executable, "-c", SLOWLY, *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

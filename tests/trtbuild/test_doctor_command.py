@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from stand_in_machine import DOCKER, NO_GPU, TENSORRT_LLM
 
-from builder.machine import ContainerEngine, InstalledGpu, InstalledTensorRtLlm, Machine, Nvidia
+from builder.machine import InstalledGpu, Machine, Nvidia
 from builder.machine.resources import host
 from trtbuild import diagnosis
 from trtbuild.commands.doctor import doctor
@@ -22,11 +23,6 @@ from trtbuild.diagnosis import diagnose
 
 GIB = 1 << 30
 GPU = InstalledGpu(index=0, name="NVIDIA L4", sm=89, memory_bytes=22 * GIB, free_bytes=22 * GIB)
-INSTALLED = InstalledTensorRtLlm(
-    version="1.2.1", tensorrt="10.14.1.48", cuda="13.1.0", has_build=True, has_llmapi=True
-)
-DOCKER = ContainerEngine(name="docker", path="/usr/bin/docker", version="28.2.2", nvidia=True)
-NO_GPU = Nvidia(present=False, problem="no NVIDIA driver", do="nothing")
 LAPTOP = Machine(nvidia=NO_GPU, tensorrt_llm=None, container=None, host=host())
 WITH_GPU = replace(LAPTOP, nvidia=Nvidia(gpus=(GPU,), driver="590.44.01", cuda="13.1"))
 
@@ -73,7 +69,7 @@ def test_a_laptop_runs_openvino_and_is_told_what_the_others_need() -> None:
 
 
 def test_a_gpu_and_tensorrt_llm_build_natively(nvidias_triton: None) -> None:
-    found = possible(replace(WITH_GPU, tensorrt_llm=INSTALLED))
+    found = possible(replace(WITH_GPU, tensorrt_llm=TENSORRT_LLM))
     assert found == {
         "openvino": "builds",
         "tensorrt-llm": "serves",
@@ -84,7 +80,7 @@ def test_a_gpu_and_tensorrt_llm_build_natively(nvidias_triton: None) -> None:
 
 
 def test_a_compiler_without_nvidias_triton_builds_and_serves_elsewhere(no_triton: None) -> None:
-    machine = replace(WITH_GPU, tensorrt_llm=INSTALLED)
+    machine = replace(WITH_GPU, tensorrt_llm=TENSORRT_LLM)
     assert possible(machine)["tensorrt-llm"] == "builds"
     assert lacks(machine, "tensorrt-llm") == "to serve it: work in Triton's container"
 
@@ -112,7 +108,7 @@ def test_what_a_container_lacks_is_named(changes: dict[str, Any], words: str) ->
 
 
 def test_a_newer_tensorrt_llm_serves_llmapi_only() -> None:
-    newer = replace(INSTALLED, version="1.3.0rc23", has_build=False)
+    newer = replace(TENSORRT_LLM, version="1.3.0rc23", has_build=False)
     found = possible(replace(WITH_GPU, tensorrt_llm=newer))
     assert (found["tensorrt-llm"], found["llmapi"]) == ("no", "serves")
 

@@ -12,22 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from stand_in_machine import StandInMachine, gpus
+from stand_in_machine import SMALL, StandInMachine, gpus
 
 from builder import manifest
 from builder.errors import TrtbuildError
 from triton_repo.served import describe
 from trtbuild.cli import trtbuild
-
-SMALL = ("--max-batch-size", "4", "--max-seq-len", "128", "--max-num-tokens", "128")
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInMachine:
-    """One with nothing yet."""
-    machine = StandInMachine(tmp_path / "machine")
-    machine.stand_in(monkeypatch)
-    return machine
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 
 from builder import digest
 from builder.errors import ArtifactError, LaunchError, LimitError, TrtbuildError
+from builder.limits import LIMITS
 from builder.progress import Progress, silent
 from builder.source import huggingface
 from triton_repo.control.client import Control
@@ -22,7 +23,7 @@ from triton_repo.control.drain import WHY, drain, listed
 from triton_repo.control.succession import Succession, succession
 from triton_repo.engine import anyones
 from triton_repo.planned import CONFIG
-from triton_repo.served import LIMITS, ServedEngine, ServedRepository, describe
+from triton_repo.served import ServedEngine, ServedRepository, describe
 
 _TEXT_FILES = (*huggingface.TOKENIZER_FILES, huggingface.GENERATION_CONFIG)
 """What a proxy in front has read: the same before and after."""

@@ -23,11 +23,6 @@ class Chunk(NamedTuple):
     end: int
     first_row: int
 
-    @property
-    def completes(self) -> bool:
-        """Whether the step reaches the newest token, so that the next one can be chosen."""
-        return self.end >= len(self.sequence.tokens)
-
 
 class Scheduler:
     """First come, first served, at most `max_batch_size` sequences and `max_num_tokens` a step.

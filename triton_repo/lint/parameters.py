@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from builder.errors import LimitError
+from builder.limits import KV_FRACTION
 from triton_repo.contract import EMBEDDING, MODELS, contract
 from triton_repo.engine import Engine
 from triton_repo.lint.finding import Finding, error, warning
@@ -105,9 +106,9 @@ def memory(repository: Repository) -> Iterator[Finding]:
 
 def _number(word: str | None) -> float:
     try:
-        return float(word) if word else rules.KV_FRACTION
+        return float(word) if word else KV_FRACTION
     except ValueError:
-        return rules.KV_FRACTION
+        return KV_FRACTION
 
 
 def _devices(model: Model, engine: Engine) -> set[int]:

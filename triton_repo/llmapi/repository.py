@@ -13,13 +13,13 @@ from builder import digest
 from builder import manifest as manifests
 from builder.artifact import Staging
 from builder.errors import ArtifactError
+from builder.limits import LIMITS
 from builder.progress import Progress, silent
 from builder.targets.llmapi.files import link
 from triton_repo.llmapi.config import config
 from triton_repo.llmapi.engine import LlmApiEngine
 from triton_repo.models.pbtxt import to_text
 from triton_repo.names import Names
-from triton_repo.served import LIMITS
 
 _ROOM = Path(__file__).parent.parent / "runtime" / "llmapi"
 _CODE = "trtbuild_code"
@@ -84,7 +84,7 @@ def place(
     for name, path in code().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(path.read_bytes() if path else b"")
-    total, done = sum(entry.size_bytes for entry in entries.values()), 0
+    done, total = 0, engine.manifest.size_bytes
     for file in (manifests.NAME, *entries):
         if not (engine.path / file).is_file():
             raise ArtifactError(

@@ -103,7 +103,7 @@ def read_request(row: Row, accepts: Accepts) -> Asked:
         num_input_tokens=row.flag("return_num_input_tokens"),
         num_output_tokens=row.flag("return_num_output_tokens"),
         perf_metrics=row.flag("return_perf_metrics"),
-        guide=_guide(row, request, accepts),
+        guide=_guide(row, accepts),
         adapter=_adapter(row),
     )
 
@@ -224,7 +224,7 @@ def _duration(name: str, value_ms: int) -> int | None:
     return None if value_ms == -1 else value_ms
 
 
-def _guide(row: Row, request: Request, accepts: Accepts) -> tuple[str, str] | None:
+def _guide(row: Row, accepts: Accepts) -> tuple[str, str] | None:
     kind = row.text("guided_decoding_guide_type")
     text = row.text("guided_decoding_guide")
     if text and not kind:

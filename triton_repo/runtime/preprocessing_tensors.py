@@ -5,7 +5,6 @@ Copied beside the model, so it stands alone with numpy, tokenizers and the room 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from text.conversation import parse
 from text.errors import MessagesError
-from text.tokenizer_folder import TokenizerFolder
+from text.tokenizer_folder import TokenizerFolder, read_json
 
 Array = npt.NDArray[Any]
 Inputs = Mapping[str, Array]
@@ -43,7 +42,7 @@ class Preprocessor:
         self._template = folder.chat_template()
         self._add_special_tokens = add_special_tokens
         self._bos, self._eos, self._pad = folder.bos_id, folder.eos_ids, folder.pad_id
-        config = _json(engine_dir / "config.json") if engine_dir else {}
+        config = read_json(engine_dir / "config.json") if engine_dir else {}
         self._vocab_size = _logits_width(config) or self._tokenizer.get_vocab_size()
         self._max_seq_len: int | None = config.get("build_config", {}).get("max_seq_len")
 
@@ -201,8 +200,3 @@ def _logits_width(config: dict[str, Any]) -> int | None:
     size = model.get("vocab_size")
     ranks = model.get("mapping", {}).get("tp_size", 1)
     return -(-size // ranks) * ranks if size else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from builder.errors import LimitError
+from builder.limits import KV_FRACTION
 from triton_repo.engine import Engine
 from triton_repo.names import Names
 from triton_repo.runtime.tensorrtllm_parameters import UNUSED
@@ -14,8 +15,6 @@ from triton_repo.settings.needs import LORA
 from triton_repo.settings.options import SETTINGS, RepositoryOptions
 from triton_repo.settings.values import Groups
 
-KV_FRACTION = 0.9
-"""Upstream's part of the free memory for the KV cache of an engine."""
 XGRAMMAR_INFO = "xgrammar_tokenizer_info.json"
 ADAPTERS = "lora_prefetch"
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trtbuild.options import COUNT, FILE_TO_WRITE
+
 if TYPE_CHECKING:
     from server.auth.key import ApiKey
-
-_COUNT = click.IntRange(min=1)
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -29,15 +28,17 @@ def keys() -> None:
     multiple=True,
     help="A model that it may use, of several each; by default all.",
 )
-@click.option("--requests-per-minute", type=_COUNT, help="Requests a minute; by default no limit.")
+@click.option("--requests-per-minute", type=COUNT, help="Requests a minute; by default no limit.")
 @click.option(
     "--tokens-per-minute",
-    type=_COUNT,
+    type=COUNT,
     help="Tokens a minute, read and written; by default no limit.",
 )
-@click.option("--max-in-flight", type=_COUNT, help="Requests at once; by default no limit.")
+@click.option("--max-in-flight", type=COUNT, help="Requests at once; by default no limit.")
 @click.option("--admin", is_flag=True, help="The key is for the admin routes alone.")
-@click.option("--append", type=_FILE, help="File that the digest is added to; the key isn't kept.")
+@click.option(
+    "--append", type=FILE_TO_WRITE, help="File that the digest is added to; the key isn't kept."
+)
 def new(
     name: str,
     models: tuple[str, ...],

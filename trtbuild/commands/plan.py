@@ -58,35 +58,35 @@ class _Names(click.Option):
 )
 @click.option(
     "--input-len",
-    type=click.IntRange(1),
+    type=options.COUNT,
     default=2048,
     show_default=True,
     help="Tokens of a request's prompt.",
 )
 @click.option(
     "--output-len",
-    type=click.IntRange(1),
+    type=options.COUNT,
     default=512,
     show_default=True,
     help="Tokens of an answer.",
 )
 @click.option(
     "--max-gpus",
-    type=click.IntRange(1),
+    type=options.COUNT,
     default=8,
     show_default=True,
     help="The most that one engine is divided over, in powers of two.",
 )
 @click.option(
     "--max-num-tokens",
-    type=click.IntRange(1),
+    type=options.COUNT,
     default=8192,
     show_default=True,
     help="Tokens that one step computes at most; an engine has its own.",
 )
 @click.option(
     "--max-batch-size",
-    type=click.IntRange(1),
+    type=options.COUNT,
     default=256,
     show_default=True,
     help="Requests in flight at once at most; an engine has its own.",
@@ -101,9 +101,7 @@ class _Names(click.Option):
 @click.option(
     "--all", "everything", is_flag=True, help="Show every layout, not the smallest that fits."
 )
-@click.option(
-    "--png", type=click.Path(dir_okay=False, path_type=Path), help="File to draw the plan in."
-)
+@click.option("--png", type=options.FILE_TO_WRITE, help="File to draw the plan in.")
 @options.as_json
 @click.pass_context
 def plan(

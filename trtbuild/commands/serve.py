@@ -15,7 +15,6 @@ from trtbuild.server_options import ServerOptions
 if TYPE_CHECKING:
     from trtbuild.launching import TritonOptions
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _CLIENT_TLS = ("triton_ca", "triton_cert", "triton_key")
 _WRONG = {
     None: ("tritons", *_CLIENT_TLS, *triton_options.TLS),
@@ -43,11 +42,15 @@ _WITHOUT = dict.fromkeys(triton_options.TLS, "without --only triton")
     metavar="HOST:PORT",
     help="Triton's gRPC endpoint, for --only proxy; of several Tritons alike, several.",
 )
-@click.option("--triton-ca", type=_FILE, help="Whose certificate (PEM) that Triton must show.")
 @click.option(
-    "--triton-cert", type=_FILE, help="Certificate (PEM) of the proxy, where Triton asks for one."
+    "--triton-ca", type=options.FILE, help="Whose certificate (PEM) that Triton must show."
 )
-@click.option("--triton-key", type=_FILE, help="Key (PEM) of --triton-cert.")
+@click.option(
+    "--triton-cert",
+    type=options.FILE,
+    help="Certificate (PEM) of the proxy, where Triton asks for one.",
+)
+@click.option("--triton-key", type=options.FILE, help="Key (PEM) of --triton-cert.")
 @server_options.server
 @triton_options.triton
 @click.option("--dry-run", is_flag=True, help="Print the command that starts Triton; run nothing.")

@@ -10,10 +10,9 @@ from typing import Any
 from builder.encoder import refuse_encoder
 from builder.errors import LimitError
 from builder.gpus import Gpu
-from builder.limits import TOKENS_PER_BLOCK, context_tokens
+from builder.limits import KV_FRACTION, TOKENS_PER_BLOCK, context_tokens
 from builder.mapping import Layout
 from builder.memory import (
-    KV_FRACTION,
     MOST_BATCH_SIZE,
     Load,
     RankMemory,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from builder import artifact
@@ -64,7 +63,7 @@ def _manifest(resolved: Resolved, options: LlmApiOptions, name: str | None) -> M
     dtype = model.dtype if read.get("dtype") == "auto" else read.get("dtype")
     return Manifest(
         kind="engine",
-        made_by={"trtbuild": _version()},
+        made_by={"trtbuild": manifests.own_version()},
         source={**identity(model.path), **({"lora": lora} if lora else {})},
         options={
             "target": "llmapi",
@@ -97,13 +96,6 @@ def _name(model: Path) -> str:
     if (model / manifests.NAME).is_file() and (named := manifests.read(model).about.get("name")):
         return str(named)
     return model_name(model)
-
-
-def _version() -> str:
-    try:
-        return version("trtbuild")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _copy(model: HfModel, staging: Staging) -> None:

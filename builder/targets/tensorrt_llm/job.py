@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from builder import digest
 from builder.checkpoint import Checkpoint, rank_file
 from builder.gpus import Gpu
+from builder.limits import LIMITS
 from builder.machine.resources import memory
-from builder.manifest import Manifest, identity
+from builder.manifest import Manifest, identity, own_version
 from builder.targets.tensorrt_llm.command import arguments
 from builder.targets.tensorrt_llm.compiler import Compiler
 from builder.targets.tensorrt_llm.local_gpus import LocalGpus
 from builder.targets.tensorrt_llm.resolve import BuildOptions, Resolved, resolve
 from builder.targets.tensorrt_llm.timing_cache import default_place
 from builder.targets.tensorrt_llm.workers import workers as workers_for
-
-LIMITS = ("max_batch_size", "max_seq_len", "max_input_len", "max_num_tokens", "max_beam_width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ class Job:
             beside["model_cls"] = digest.of(Path(file))
         return Manifest(
             kind="engine",
-            made_by={"trtbuild": version("trtbuild"), **self.compiler.made_by},
+            made_by={"trtbuild": own_version(), **self.compiler.made_by},
             source={**identity(source.path), **beside},
             options={
                 "target": "tensorrt-llm",

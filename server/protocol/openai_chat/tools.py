@@ -75,7 +75,7 @@ def tool_use(request: ToolParameters) -> ToolUse | None:
     """
     if request.functions is not None or request.function_call is not None:
         return _deprecated(request)
-    tools = checked_tools(request.tools, "tools")
+    tools = checked_tools(request.tools)
     choice = request.tool_choice
     if isinstance(choice, ToolChoice):
         return _named(choice, tools, parallel=request.parallel_tool_calls is not False)
@@ -87,13 +87,13 @@ def tool_use(request: ToolParameters) -> ToolUse | None:
     return ToolUse(tools=tools, choice=choice or "auto", parallel=parallel)
 
 
-def checked_tools(tools: Sequence[Tool] | None, param: str) -> list[dict[str, Any]]:
-    """Tools as templates are told of them. Raises InvalidRequestError naming the place."""
+def checked_tools(tools: Sequence[Tool] | None) -> list[dict[str, Any]]:
+    """`tools` as templates are told of them. Raises InvalidRequestError naming the place."""
     if tools is None:
         return []
-    require(bool(tools), f"[] is too short - '{param}'", param=param)
-    functions = [(f"{param}[{i}].function", tool.function) for i, tool in enumerate(tools)]
-    return checked_functions(functions, param)
+    require(bool(tools), "[] is too short - 'tools'", param="tools")
+    functions = [(f"tools[{i}].function", tool.function) for i, tool in enumerate(tools)]
+    return checked_functions(functions, "tools")
 
 
 def _named(choice: ToolChoice, tools: list[dict[str, Any]], *, parallel: bool) -> ToolUse:

@@ -6,10 +6,10 @@ import hashlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from server.protocol.request import AnswerForm, AnswerHead, TokenLogProb, Usage
+from server.version import own_version
 
 _NEVER_LOG_PROB = -9999.0
 """What OpenAI sends for a probability of zero, whose logarithm JSON can't say."""
@@ -32,11 +32,7 @@ def head_json(head: AnswerHead, kind: str, form: AnswerForm | None = None) -> di
 @lru_cache(maxsize=256)
 def fingerprint(model: str) -> str:
     """OpenAI's `system_fingerprint`: another where the model or trtbuild is another."""
-    try:
-        release = version("trtbuild")
-    except PackageNotFoundError:
-        release = ""
-    digest = hashlib.sha256(f"{release}\n{model}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{own_version()}\n{model}".encode()).hexdigest()
     return f"fp_{digest[:_FINGERPRINT_CHARS]}"
 
 

@@ -121,21 +121,20 @@ def check_room_for_calls(made: Guide, tools: ToolUse | None, param: str) -> None
         raise InvalidRequestError(what, param=param, do="give its schema a 'type': 'object'")
 
 
-def format_guide(given: ResponseFormat, param: str = "response_format") -> Guide | None:
-    """The guide of an OpenAI response format. Raises InvalidRequestError naming `param`."""
+def _format(given: ResponseFormat) -> Guide | None:
     if given.type not in FORMATS:
         raise InvalidRequestError(
-            f"'{shown(given.type)}' is not one of {sorted(FORMATS)} - '{param}.type'",
-            param=f"{param}.type",
+            f"'{shown(given.type)}' is not one of {sorted(FORMATS)} - 'response_format.type'",
+            param="response_format.type",
         )
     field, kind = FORMATS[given.type]
     for other in sorted(_FORMAT_FIELDS - {field}):
-        where = f"{param}.{other}"
+        where = f"response_format.{other}"
         complaint = f"'{where}' doesn't belong to the type '{given.type}'"
         require(getattr(given, other) is None, complaint, param=where)
     if field is None:
         return None
-    value, where = getattr(given, field), f"{param}.{field}"
+    value, where = getattr(given, field), f"response_format.{field}"
     missing = f"'{where}' is required for the type '{given.type}'"
     require(value is not None or given.type not in _NEEDED, missing, param=where)
     if isinstance(value, JsonSchemaFormat):
@@ -146,7 +145,7 @@ def format_guide(given: ResponseFormat, param: str = "response_format") -> Guide
 
 def _guides(request: Guided) -> Iterator[tuple[str, Guide | None]]:
     if request.response_format is not None:
-        yield "response_format", format_guide(request.response_format)
+        yield "response_format", _format(request.response_format)
     if (outputs := request.structured_outputs) is not None:
         yield from _output_guides(outputs)
     yield "guided_json", _given("json_schema", request.guided_json, "guided_json")

@@ -32,7 +32,7 @@ class Telling:
     ) -> None:
         self.in_reasoning = False
         self.calls_made = 0
-        self._fresh = self._said = self._goes_on = False
+        self._fresh = self._said = False
         self._before = self._behind = ""
         self._ids: IdStyle = ids
         self._most_calls, self._earlier_calls = most_calls, len(earlier_ids)
@@ -70,19 +70,15 @@ class Telling:
             bare = text.lstrip()
             self._behind += text[: len(text) - len(bare)]
             text, self._fresh = bare, not bare
-            if text and (self._goes_on if self.in_reasoning else self._said):
+            if text and self._said and not self.in_reasoning:
                 text = (self._behind or self._before) + text
         if text:
             self._said = self._said or not self.in_reasoning
             (self._reasoning if self.in_reasoning else self._content).append(text)
 
-    def section(self, *, reasoning: bool, goes_on: bool = False) -> None:
-        """What is shown from here on is reasoning, or isn't; space at its start is dropped.
-
-        Reasoning that `goes_on` behind calls keeps it, as content does.
-        """
+    def section(self, *, reasoning: bool) -> None:
+        """What is shown from here on is reasoning, or isn't; space at its start is dropped."""
         self.in_reasoning, self._fresh, self._behind = reasoning, True, ""
-        self._goes_on = goes_on
 
     def begin_call(self, name: str, call_id: str | None, held: str) -> None:
         """A call of `name`, which may have an id of its own, begins; `held` was part of it."""

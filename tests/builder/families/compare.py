@@ -17,18 +17,16 @@ LAYOUTS: tuple[dict[str, Any], ...] = ({}, {"tp": 2, "parallel_embedding": True}
 """ModelOpt divides the embedding whenever there are tensor-parallel ranks."""
 
 
-def unlike_modelopt(
-    folder: Path, work: Path, layout: Mapping[str, Any], dtype: str = "bfloat16"
-) -> set[str]:
+def unlike_modelopt(folder: Path, work: Path, layout: Mapping[str, Any]) -> set[str]:
     """The names of the tensors that ours and ModelOpt's checkpoint don't have alike.
 
-    Ours is checked too. The model in `folder` must be exact in `dtype`: ModelOpt rounds before its
-    arithmetic, we after it.
+    Ours is checked too. The model in `folder` must be exact in bfloat16: ModelOpt rounds before
+    its arithmetic, we after it.
     """
     from modelopt_export import export
 
-    options = ConvertOptions(dtype=dtype, **layout)
-    export(folder, work / "reference", dtype, tp=options.tp, pp=options.pp)
+    options = ConvertOptions(dtype="bfloat16", **layout)
+    export(folder, work / "reference", "bfloat16", tp=options.tp, pp=options.pp)
     convert(folder, work / "ours", options=options)
     check(work / "ours")
     ours, theirs = Checkpoint.open(work / "ours"), Checkpoint.open(work / "reference")

@@ -30,8 +30,6 @@ CAPPED = "gemma2"
 LONG = {"phi3_long": 128, "phi_moe_long": 64}
 """Model → its original context, which the target doesn't leave."""
 PROMPT_TOKENS = 60
-WINDOW_TOKENS = 16
-"""The windows of the models that slide."""
 
 
 def engine_of(name: str, tokenizer: Path, folder: Path, dtype: str = "float32") -> Path:

@@ -10,28 +10,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stand_in_machine import StandInMachine, full_environment, gpus, is_alive
+from stand_in_machine import SMALL, StandInMachine, full_environment, gpus, is_alive
+from waiting import until
 
 from builder.convert import convert
 from builder.targets.tensorrt_llm.running import running
 
-LIMITS = ("--max-batch-size", "4", "--max-seq-len", "128", "--max-num-tokens", "128")
-
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-S", "-c", code]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_lines_come_whole_as_they_are_said_and_in_order() -> None:
@@ -142,7 +132,7 @@ def start(
     machine: StandInMachine, checkpoint: Path, out: Path, *more: str, mode: str = ""
 ) -> subprocess.Popen[str]:
     """`trtbuild build` in a process of its own."""
-    command = ("build", str(checkpoint), "-o", str(out), "--target", "tensorrt-llm", *LIMITS)
+    command = ("build", str(checkpoint), "-o", str(out), "--target", "tensorrt-llm", *SMALL)
     return subprocess.Popen(
         [sys.executable, "-m", "trtbuild", *command, *more],
         env=full_environment(machine, STAND_IN=mode, STAND_IN_SECONDS="0.2"),
@@ -183,7 +173,7 @@ def test_a_stopped_build_leaves_no_compiler_no_container_and_no_engine(
     out, container = tmp_path / "engine", ("--container",) if contained else ()
     worker = machine.root / "worker"
     process = start(machine, checkpoint, out, *container, mode="hang")
-    wait_for(lambda: (worker.exists() and worker.read_text()) or process.poll() is not None)
+    until(lambda: (worker.exists() and worker.read_text()) or process.poll() is not None, 120)
     assert process.poll() is None, process.communicate()[1]
     compilers = [json.loads(machine.calls[0])["pid"], int(worker.read_text())]
     assert all(map(is_alive, compilers))
@@ -191,8 +181,8 @@ def test_a_stopped_build_leaves_no_compiler_no_container_and_no_engine(
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "Traceback" not in said
-    wait_for(lambda: not any(map(is_alive, compilers)))
-    wait_for(lambda: not list((machine.root / "containers").glob("trtbuild-*[!g]")))
+    until(lambda: not any(map(is_alive, compilers)), 120)
+    until(lambda: not list((machine.root / "containers").glob("trtbuild-*[!g]")), 120)
     assert not out.exists()
     if stop == signal.SIGKILL and not contained:
         finish(start(machine, checkpoint, out))

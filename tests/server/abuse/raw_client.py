@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 
 from abused import MODEL, PATIENCE_SECONDS, Proxy
+from live_proxy import closed
+from waiting import eventually
 
 LONG = 60.0
 MIB = 1024 * 1024
@@ -29,12 +30,6 @@ async def opened(proxy: Proxy) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     return await asyncio.open_connection("127.0.0.1", proxy.port)
 
 
-async def closed(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
-
-
 async def said(proxy: Proxy, data: bytes) -> bytes:
     """All that it answers to `data`, until it closes the connection."""
     reader, writer = await opened(proxy)
@@ -54,13 +49,12 @@ async def serves(proxy: Proxy) -> bool:
 
 async def at_rest(proxy: Proxy) -> None:
     """When it has no more requests."""
+    asked = b"GET /load HTTP/1.1\r\nConnection: close\r\n\r\n"
 
-    async def wait() -> None:
-        asked = b"GET /load HTTP/1.1\r\nConnection: close\r\n\r\n"
-        while b'{"server_load":0}' not in await said(proxy, asked):
-            await asyncio.sleep(0.1)
+    async def rests() -> bool:
+        return b'{"server_load":0}' in await said(proxy, asked)
 
-    await asyncio.wait_for(wait(), LONG)
+    await eventually(rests, LONG)
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -73,10 +67,12 @@ async def dribbled(proxy: Proxy, head: bytes, drop: bytes) -> bytes:
     reading = asyncio.create_task(reader.read())
     try:
         writer.write(head)
-        while not reading.done():
+        for _ in range(int(LONG / (PATIENCE_SECONDS / 4))):
             await asyncio.wait({reading}, timeout=PATIENCE_SECONDS / 4)
+            if reading.done():
+                break
             writer.write(drop)
-        return reading.result()
+        return await asyncio.wait_for(reading, 1)
     except ConnectionError:
         return b""
     finally:

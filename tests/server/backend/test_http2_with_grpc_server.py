@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from waiting import eventually
 
 from server.backend.http2 import frames
 from server.backend.http2.address import Address, context
@@ -122,14 +124,6 @@ async def read(call: Call, count: int = 1 << 60) -> list[bytes]:
     return found
 
 
-async def until(condition: Any) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(poll(), 60)
-
-
 async def test_many_calls_of_random_sizes_some_of_them_cancelled() -> None:
     rng = random.Random(7)
 
@@ -153,7 +147,7 @@ async def test_a_call_that_nobody_reads_holds_up_the_server_but_no_other_call() 
         unread = await ask(channel, *[1000] * 3_000)
         other = await ask(channel, *[1000] * 500)
         assert len(await read(other)) == 500
-        await until(lambda: len(unread.messages) > 60)
+        await eventually(lambda: len(unread.messages) > 60)
         before = -1
         while echo.written != before:
             before = echo.written
@@ -182,12 +176,12 @@ async def test_messages_much_larger_than_windows_pass_both_ways_up_to_the_bound(
 async def test_calls_beyond_the_servers_limit_take_further_connections_and_then_wait() -> None:
     async with echoing(max_concurrent_streams=2) as (echo, _), channel_to(echo) as channel:
         waiting = [asyncio.create_task(ask(channel, 5, -1)) for _ in range(40)]
-        await until(lambda: sum(task.done() for task in waiting) == 32)
+        await eventually(lambda: sum(task.done() for task in waiting) == 32)
         begun = [task.result() for task in waiting if task.done()]
         for call in begun:
             assert (await read(call, 1)) == [content(5)]
             call.cancel()
-        await until(lambda: all(task.done() for task in waiting))
+        await eventually(lambda: all(task.done() for task in waiting))
 
 
 async def test_a_server_that_ages_connections_out_loses_no_call() -> None:
@@ -206,9 +200,11 @@ async def test_a_server_that_ages_connections_out_loses_no_call() -> None:
                 await asyncio.sleep(0.02)
 
         long = await ask(channel, *[1000] * 1000)
+        begun = time.monotonic()
         await asyncio.gather(ask_on(), ask_on())
+        ages = (time.monotonic() - begun) / 0.2
         assert len(await read(long)) == 1000
-        assert len(refusals) < 12
+        assert len(refusals) <= 2 * (1 + ages), "two askers lose a call each to an ageing, at most"
         assert all(error.untaken for error in refusals)
 
 
@@ -226,7 +222,7 @@ async def test_a_server_that_dies_ends_its_calls_and_is_found_again() -> None:
         await channel.unary(UNARY, b"anyone?", timeout_seconds=60)
     assert caught.value.status == Status.UNAVAILABLE
     async with echoing(port):
-        await until(lambda: channel.connected)
+        await eventually(lambda: channel.connected)
         assert await channel.unary(UNARY, b"back", timeout_seconds=60) == b"back"
     await channel.close()
 
@@ -243,7 +239,7 @@ async def test_statuses_words_metadata_and_deadlines_arrive() -> None:
         with pytest.raises(CallError) as caught:
             await channel.unary(UNARY, b"hang", timeout_seconds=0.2)
         assert caught.value.status == Status.DEADLINE_EXCEEDED
-        await until(lambda: echo.cancelled)
+        await eventually(lambda: echo.cancelled)
         with pytest.raises(CallError) as caught:
             await channel.unary("/test.Echo/Missing", b"", timeout_seconds=60)
         assert caught.value.status == Status.UNIMPLEMENTED
@@ -260,7 +256,7 @@ async def test_a_client_that_goes_is_seen_by_the_server() -> None:
         async with channel_to(echo) as channel:
             for _ in range(3):
                 await read(await ask(channel, 5, -1), 1)
-        await until(lambda: echo.cancelled == 3)
+        await eventually(lambda: echo.cancelled == 3)
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +355,7 @@ async def test_a_peer_that_leaves_as_soon_as_it_is_there_is_not_besieged() -> No
     server = await asyncio.start_server(leave, "127.0.0.1", 0)
     channel = Channel(Address("127.0.0.1", server.sockets[0].getsockname()[1]))
     channel.connect()
-    await until(lambda: come)
+    await eventually(lambda: come)
     await asyncio.sleep(1)
     await channel.close()
     server.close()
@@ -383,12 +379,12 @@ async def test_room_for_many_is_used_by_all_who_wait_for_it() -> None:
     server = await asyncio.start_server(later, "127.0.0.1", 0)
     channel = Channel(Address("127.0.0.1", server.sockets[0].getsockname()[1]))
     calls = [asyncio.create_task(channel.call(STREAM, b"", {})) for _ in range(40)]
-    await until(lambda: channel.connected)
+    await eventually(lambda: channel.connected)
     await asyncio.sleep(0.1)
     more.set()
     await asyncio.wait_for(asyncio.gather(*calls), 20)
     await channel.close()
-    await until(lambda: not here)
+    await eventually(lambda: not here)
     server.close()
 
 
@@ -421,7 +417,7 @@ async def test_a_further_connection_that_failed_is_no_reason_to_refuse_calls_lat
     await asyncio.wait_for(channel.call(STREAM, b"", {}), 20)
     assert len(peers) == 2
     await channel.close()
-    await until(lambda: gone == 2)
+    await eventually(lambda: gone == 2)
     server.close()
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from waiting import eventually
 
 from server.admission import Admission
 from server.errors import DeadlineError, OverloadedError
@@ -22,8 +23,7 @@ async def place(admission: Admission) -> AsyncIterator[None]:
 
 
 async def in_line(admission: Admission, count: int) -> None:
-    while admission.waiting != count:
-        await asyncio.sleep(0)
+    await eventually(lambda: admission.waiting == count)
 
 
 async def test_whoever_came_first_is_next_even_before_one_who_comes_just_then() -> None:

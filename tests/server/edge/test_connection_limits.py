@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_proxy import MODEL, LiveProxy, config, live_proxy
+from live_proxy import MODEL, LiveProxy, closed, config, live_proxy
 from small_tokenizers import byte_level, write_folder
+from waiting import eventually
 
 from server.backend.memory import MemoryBackend, Script
 from server.edge.connection import Connection
@@ -76,12 +76,6 @@ async def said(proxy: LiveProxy, *pieces: bytes, every_seconds: float = 0.0) -> 
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await closed(writer)
-
-
-async def closed(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
 
 
 def status_and_code(answer: bytes) -> tuple[int, Any]:
@@ -160,16 +154,14 @@ async def test_bodies_together_take_no_more_than_they_may(folder: Path) -> None:
         half = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body[:-1]
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(half)
-        while not proxy.app.serving.room.held_bytes:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: proxy.app.serving.room.held_bytes)
         refused = await proxy.http.post("/v1/completions", content=body)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         writer.write(body[-1:])
         assert b"200 OK" in await reader.readline()
         await closed(writer)
         assert (await proxy.http.post("/v1/completions", content=body)).status_code == 200
-        while proxy.app.serving.room.held_bytes:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not proxy.app.serving.room.held_bytes)
 
 
 async def test_too_many_connections_are_refused_and_room_is_made_again(proxy: LiveProxy) -> None:
@@ -222,8 +214,7 @@ async def test_refusing_whoever_has_too_many_in_line_fails_no_request(
 ) -> None:
     request = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
     await said(proxy, request * 40)
-    while proxy.app.serving.admission.in_flight:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: not proxy.app.serving.admission.in_flight)
     assert not caplog.records
 
 

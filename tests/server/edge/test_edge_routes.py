@@ -14,6 +14,7 @@ import openai
 import pytest
 from live_proxy import MODEL, LiveProxy, config, live_proxy, served
 from small_tokenizers import byte_level, write_folder
+from waiting import eventually
 
 from server.auth.key import ApiKey, digest
 from server.backend.memory import MemoryBackend, Script
@@ -183,8 +184,7 @@ async def test_a_keys_place_is_free_again_when_its_stream_has_ended(folder: Path
             await anext(pieces)
             second = await proxy.http.post("/v1/completions", json=body)
             assert await error_of(second) == (429, "rate_limit_exceeded")
-        while backend.running:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not backend.running)
         async with proxy.http.stream("POST", "/v1/completions", json=body) as response:
             assert response.status_code == 200
 
@@ -275,44 +275,42 @@ async def test_one_too_many_waits_in_line_and_one_more_is_sent_away(folder: Path
     limits = {"max_in_flight": 1, "max_waiting": 1}
     async with serving(folder, script, **limits) as (proxy, backend):
         first = asyncio.create_task(proxy.http.post("/v1/completions", json=ASK))
-        while backend.running != 1:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: backend.running == 1)
         second = asyncio.create_task(proxy.http.post("/v1/completions", json=ASK))
         admission = proxy.app.serving.admission
-        while admission.waiting != 1:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: admission.waiting == 1)
         third = await proxy.http.post("/v1/completions", json=ASK)
         late = {**bearer("x"), "x-request-timeout": "0.05"}
         assert await error_of(third) == (429, "rate_limit_exceeded")
         assert int(third.headers["retry-after"]) >= 1
         assert (await proxy.http.get("/load")).json() == {"server_load": 2}
         second.cancel()
-        while admission.waiting:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not admission.waiting)
         timed_out = await proxy.http.post("/v1/completions", json=ASK, headers=late)
         assert await error_of(timed_out) == (504, "deadline_exceeded")
         assert len(backend.requests) == 1
         waiting = asyncio.create_task(proxy.http.post("/v1/completions", json=ASK))
-        while admission.waiting != 1:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: admission.waiting == 1)
         first.cancel()
-        while len(backend.requests) != 2:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: len(backend.requests) == 2)
         waiting.cancel()
-        while admission.in_flight:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not admission.in_flight)
 
 
 async def test_in_its_notice_health_says_no_and_draining_nothing_new_is_taken(folder: Path) -> None:
     script = Script(messages=[[token] for token in IDS], delay_seconds=0.1)
     async with serving(folder, script, drain_notice_seconds=60) as (proxy, _):
+
+        async def is_sick() -> bool:
+            return (await proxy.http.get("/health")).status_code != 200
+
         body = {**ASK, "stream": True}
         async with proxy.http.stream("POST", "/v1/completions", json=body) as response:
             lines = response.aiter_lines()
             await anext(lines)
             proxy.stop.set()
-            while (sick := await proxy.http.get("/health")).status_code == 200:
-                await asyncio.sleep(0.01)
+            await eventually(is_sick)
+            sick = await proxy.http.get("/health")
             taken = await proxy.http.post("/v1/completions", json=ASK)
             proxy.app.drain()
             refused = await proxy.http.post("/v1/completions", json=ASK)

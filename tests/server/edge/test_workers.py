@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx2
 import pytest
 from live_proxy import MODEL, config
 from small_tokenizers import byte_level, write_folder
+from waiting import eventually, until
 
 from server.auth.key import ApiKey, digest
 from server.config import ServerConfig
@@ -29,8 +29,9 @@ from server.workers.shared_dir import shared_dir
 from server.workers.worker import Order
 
 TOKENIZER = byte_level()
-WORDS = "one two three four five six seven eight"
-BODY: dict[str, Any] = {"model": MODEL, "prompt": WORDS, "stream": True, "max_tokens": 200}
+WORDS = "one two three four five six seven eight" * 3
+"""103 tokens: a stream of 10 seconds, so that what a test does in its course isn't too late."""
+BODY: dict[str, Any] = {"model": MODEL, "prompt": WORDS, "stream": True, "max_tokens": 150}
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +55,17 @@ class Endpoint:
     async def pids(self, count: int) -> set[int]:
         """Of all workers, once `count` have answered."""
         found: set[int] = set()
-        while len(found) < count:
+
+        async def enough() -> bool:
             found.add(await self.pid())
+            return len(found) == count
+
+        await eventually(enough)
         return found
+
+    async def has_load(self, count: int) -> bool:
+        """Of all workers together, whichever is asked."""
+        return (await self.http.get("/load")).json() == {"server_load": count}
 
     async def text(self) -> str:
         """A whole stream's text. Raises httpx2.TransportError where it breaks off."""
@@ -116,8 +125,7 @@ async def test_one_that_is_killed_is_replaced_and_the_others_go_on_until_all_dra
 
         before = await endpoint.pids(2)
         streams = [asyncio.create_task(endpoint.text()) for _ in range(24)]
-        while (await endpoint.http.get("/load")).json() != {"server_load": 24}:
-            await asyncio.sleep(0.01)  # of both, whichever is asked
+        await eventually(lambda: endpoint.has_load(24))
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
         results = await asyncio.gather(*streams, return_exceptions=True)
@@ -125,14 +133,13 @@ async def test_one_that_is_killed_is_replaced_and_the_others_go_on_until_all_dra
         broken = [result for result in results if isinstance(result, httpx2.TransportError)]
         assert len(whole) + len(broken) == 24
         assert whole, "the other worker's streams are untouched"
-        while len(after := await endpoint.pids(2)) < 2 or killed in after:
-            await asyncio.sleep(0.05)
+        after = await endpoint.pids(2)
+        assert killed not in after
         assert len(after & before) == 1
 
         # and together they drain
         streams = [asyncio.create_task(endpoint.text()) for _ in range(12)]
-        while (await endpoint.http.get("/load")).json() != {"server_load": 12}:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: endpoint.has_load(12))
         endpoint.stop.set()
         assert await asyncio.gather(*streams) == [WORDS] * 12
         await endpoint.serving
@@ -158,8 +165,7 @@ async def test_a_worker_that_keeps_dying_is_given_up_unless_others_live(
     await asyncio.wait_for(worker.ready.wait(), 60)
     worker.signal(signal.SIGKILL)
     if others_live:
-        while not worker.deaths:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: worker.deaths)
         worker.tell(signal.SIGKILL)
         await asyncio.wait_for(keeping, 60)
     else:
@@ -170,10 +176,13 @@ async def test_a_worker_that_keeps_dying_is_given_up_unless_others_live(
 async def test_a_worker_is_sent_no_signal_that_it_wouldnt_live_through(folder: Path) -> None:
     worker = KeptWorker(Order(config=config(folder), application="worker_app:counting"))
     keeping = asyncio.create_task(worker.keep())
-    while not worker.ready.is_set():
+
+    def is_ready() -> bool:
         assert not keeping.done()
         worker.reload()
-        await asyncio.sleep(0.005)
+        return worker.ready.is_set()
+
+    await eventually(is_ready)
     assert worker.reload()
     worker.tell(signal.SIGTERM)
     await asyncio.wait_for(keeping, 60)
@@ -246,13 +255,13 @@ def test_workers_dont_outlive_their_supervisor_and_the_next_tidies_up(
         assert left.exists(), "a worker is there yet"
     os.kill(int(children[0]), signal.SIGCONT)
     for child in children:
-        while Path(f"/proc/{child}").exists() and not _is_zombie(child):
-            time.sleep(0.01)
+        until(lambda child=child: _is_gone(child))
     with shared_dir():
         assert not left.exists()
 
 
-def _is_zombie(pid: str) -> bool:
+def _is_gone(pid: str) -> bool:
+    """Or a zombie."""
     try:
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import pytest
 from live_proxy import MODEL, LiveProxy, config, live_proxy
 from sdk_types import checked_response, stream_events
 from small_tokenizers import IM_END, byte_level, write_folder
+from waiting import eventually
 
 from server.auth.key import ApiKey, digest
 from server.backend.base import GenerateRequest
@@ -241,11 +241,13 @@ async def test_what_a_client_that_left_had_got_of_a_stream_is_kept_as_cancelled(
                     response_id = event.response.id
                 elif event.type == "response.output_text.delta":
                     break
-        for _ in range(600):
-            found = await proxy.http.get(f"/v1/responses/{response_id}")
-            if found.status_code == 200:
-                break
-            await asyncio.sleep(0.05)
+        path = f"/v1/responses/{response_id}"
+
+        async def is_there() -> bool:
+            return (await proxy.http.get(path)).status_code == 200
+
+        await eventually(is_there)
+        found = await proxy.http.get(path)
         response = checked_response(found.json())
         assert len(backend.cancelled) == 1
     assert response.status == "cancelled"

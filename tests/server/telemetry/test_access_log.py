@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from exposed import config
 
+from server.backend.base import Perf
 from server.errors import AuthenticationError, OutputError
 from server.protocol.request import ChatPrompt, TextRequest
 from server.telemetry import RequestMeter, Telemetry, exchange_of
@@ -44,7 +45,8 @@ def answered(telemetry: Telemetry, scope: dict[str, Any]) -> None:
         telemetry.metrics, model="m", endpoint="chat_completions", exchange=found
     ) as meter:
         meter.asked(asking(SECRET))
-        meter.prompt(7, cached=4)
+        meter.prompt(7)
+        meter.perf(Perf(cached_tokens=4))
         meter.tokens(1)
         meter.tokens(1)
         if meter.keeps_content:

@@ -146,7 +146,7 @@ async def test_what_failed_and_who_left_are_told_apart_and_spoil_no_latency() ->
 async def test_names_that_clients_make_up_make_no_series() -> None:
     metrics = Metrics(config("m", "n"))
     for name in ("m", "x", "y"):
-        metrics.refused("completions", "404", name)
+        metrics.refused("completions", "404")
         with meter(metrics, name):
             pass
     models = {dict(labels).get("model", "") for _, labels in await shown(metrics)}

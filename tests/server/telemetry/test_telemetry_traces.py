@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
-from server.backend.base import Guide
+from server.backend.base import Guide, Perf
 from server.errors import MissingToolError, NotReadyError
 from server.protocol.request import ChatPrompt, Limits, Sampling, TextRequest
 from server.telemetry import RequestMeter, Telemetry
@@ -80,7 +80,8 @@ class Traced:
         ) as meter:
             told = meter.headers_for_triton()
             meter.asked(request)
-            meter.prompt(20, cached=16)
+            meter.prompt(20)
+            meter.perf(Perf(cached_tokens=16))
             for choice in range(request.n):
                 meter.tokens(3, choice)
                 if meter.keeps_content:

@@ -22,6 +22,8 @@ MOST_TEXT = {"json_schema": 1 << 16, "regex": 1 << 13, "ebnf_grammar": 1 << 15}
 """Characters of a guide: larger ones, made for it, compile for many seconds."""
 _LIMITS = LLParserLimits(max_lexer_states=50_000)
 """A state takes 1 to 2 kB, so that a grammar takes 100 MB at most."""
+_REMEMBERED = 64
+"""Guides of one engine that are kept."""
 
 KINDS: dict[str, Callable[[str], str]] = {
     "json": lambda text: LLMatcher.grammar_from_json_schema(_ANY_JSON),
@@ -71,13 +73,10 @@ class Guides:
     `vocab_size` is the engine's, padding included; `ends` are the model's ends of sequence.
     """
 
-    def __init__(
-        self, tokenizer_dir: Path, vocab_size: int, ends: Sequence[int], *, remembered: int = 64
-    ) -> None:
+    def __init__(self, tokenizer_dir: Path, vocab_size: int, ends: Sequence[int]) -> None:
         self._ends = tuple(ends)
         self._tokenizer = _tokenizer(tokenizer_dir / "tokenizer.json", vocab_size, self._ends)
         self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
-        self._remembered = remembered
         self._lock = threading.Lock()
 
     def knows(self, kind: str, text: str) -> bool:
@@ -103,7 +102,7 @@ class Guides:
         with self._lock:
             self._compiled[name] = matcher
             self._compiled.move_to_end(name)
-            if len(self._compiled) > self._remembered:
+            if len(self._compiled) > _REMEMBERED:
                 self._compiled.popitem(last=False)
             return Guide(matcher.deep_copy(), self._ends)
 
