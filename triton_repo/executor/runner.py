@@ -95,16 +95,19 @@ def step_inputs(chunks: list[Chunk]) -> Mapping[str, NDArray[Any]]:
 def _properties(core: ov.Core, dtype: str, threads: int) -> dict[str, str]:
     """float32 engines compute in float32, the others in bfloat16 where the CPU has it.
 
-    The cache has the planned size either way: 32 bits a number, or 16.
+    The cache has the planned size either way: 32 bits a number, or 16. On one core bfloat16 is left
+    alone: with AMX, OpenVINO 2026.4 splits a layer's threads in two, and divides by none.
     """
-    capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    cores = len(os.sched_getaffinity(0))
+    threads = min(threads, cores) if threads else cores
+    capable = threads > 1 and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     half = dtype != "float32"
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if half and capable else "f32",
         "KV_CACHE_PRECISION": ("bf16" if capable else "f16") if half else "f32",
         # Inputs aren't rounded to 8 bits unless the graph says so.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
-        "INFERENCE_NUM_THREADS": str(threads or len(os.sched_getaffinity(0))),
+        "INFERENCE_NUM_THREADS": str(threads),
         "PERFORMANCE_HINT": "LATENCY",
         # A step has one of many lengths, and the plugin keeps what it compiles for each.
         "CPU_RUNTIME_CACHE_CAPACITY": "100",
